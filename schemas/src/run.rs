@@ -1,0 +1,335 @@
+//! Configuration of a training run: one TOML file, dataset version to checkpoints.
+//!
+//! The samples of step N are a function of (dataset version, seed, N) and of `batch`; how many replicas there are is not
+//! in here, because it decides nothing.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::Digest;
+use crate::settings::{Invalid, check};
+use crate::units::Millis;
+
+/// A training run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Run {
+    /// Name of the run; its checkpoints lie below `checkpoints` under this name.
+    pub name: String,
+    /// URL or path of the dataset.
+    pub dataset: String,
+    /// `latest`, a version number or a tag; resolved once, when the run starts.
+    #[serde(default = "default_version")]
+    pub version: String,
+    /// URL or path under which runs keep their checkpoints and state.
+    pub checkpoints: String,
+    /// Seed of the order, of initial weights and of every other draw.
+    #[serde(default)]
+    pub seed: u64,
+    /// The model.
+    pub model: Model,
+    /// Steps and batches.
+    pub batch: Batch,
+    /// Optimizer and schedule.
+    #[serde(default)]
+    pub optimizer: Optimizer,
+    /// Images only: random augmentation of training samples.
+    #[serde(default)]
+    pub augment: Augment,
+    /// When checkpoints are written and how many are kept.
+    #[serde(default)]
+    pub checkpoint: Checkpointing,
+    /// Membership.
+    #[serde(default)]
+    pub elastic: Elastic,
+}
+
+fn default_version() -> String {
+    "latest".to_owned()
+}
+
+/// Architecture and size of a model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, tag = "kind", rename_all = "lowercase")]
+pub enum Model {
+    /// Decoder-only transformer: RMSNorm, rotary positions, tied embedding.
+    Gpt {
+        /// Blocks.
+        layers: u32,
+        /// Attention heads.
+        heads: u32,
+        /// Width of the residual stream; a multiple of 2 × heads.
+        width: u32,
+    },
+    /// Residual network; depth 18 (ImageNet shape) or 20 (CIFAR shape), He et al. 2016.
+    Resnet {
+        /// 18 or 20.
+        depth: u32,
+        /// Side of the square input, in pixels.
+        image_size: u32,
+    },
+    /// Vision transformer, Dosovitskiy et al. 2021.
+    Vit {
+        /// Blocks.
+        layers: u32,
+        /// Attention heads.
+        heads: u32,
+        /// Width of the residual stream; a multiple of heads.
+        width: u32,
+        /// Side of a square patch; divides `image_size`.
+        patch: u32,
+        /// Side of the square input, in pixels.
+        image_size: u32,
+    },
+}
+
+/// Steps and batches.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Batch {
+    /// Steps of the run.
+    pub steps: u64,
+    /// K: micro-batches in a step, whoever computes them.
+    pub micro_batches: u32,
+    /// B: samples in a micro-batch.
+    pub micro_batch_size: u32,
+}
+
+/// AdamW or SGD with linear warm-up and cosine decay.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Optimizer {
+    /// Which.
+    pub kind: OptimizerKind,
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// The last step's learning rate is this share of the peak.
+    pub final_share: f64,
+    /// Steps of linear warm-up.
+    pub warmup_steps: u64,
+    /// AdamW: decay of the first moment; SGD: momentum.
+    pub beta1: f64,
+    /// AdamW: decay of the second moment.
+    pub beta2: f64,
+    /// AdamW: added to the denominator.
+    pub epsilon: f64,
+    /// Decay of weights of two or more dimensions.
+    pub weight_decay: f64,
+    /// Gradients are scaled down to this global norm; 0 leaves them.
+    pub clip_norm: f64,
+}
+
+/// The update rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerKind {
+    /// Loshchilov and Hutter 2019.
+    Adamw,
+    /// Nesterov momentum.
+    Sgd,
+}
+
+impl Default for Optimizer {
+    fn default() -> Self {
+        Self {
+            kind: OptimizerKind::Adamw,
+            learning_rate: 1e-3,
+            final_share: 0.1,
+            warmup_steps: 20,
+            beta1: 0.9,
+            beta2: 0.95,
+            epsilon: 1e-8,
+            weight_decay: 0.1,
+            clip_norm: 1.0,
+        }
+    }
+}
+
+/// Random augmentation of training images, drawn by (seed, step, micro-batch, sample).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Augment {
+    /// Random resized crop: the smallest share of the area, in 0…1; 1 takes the whole picture.
+    pub min_crop_area: f64,
+    /// Chance of a horizontal flip.
+    pub flip: f64,
+    /// Largest rotation either way, in degrees.
+    pub max_rotation_degrees: f64,
+}
+
+impl Default for Augment {
+    fn default() -> Self {
+        Self { min_crop_area: 0.35, flip: 0.5, max_rotation_degrees: 10.0 }
+    }
+}
+
+/// When checkpoints are written and how many are kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Checkpointing {
+    /// Every so many steps, and after the last.
+    pub every_steps: u64,
+    /// How many of the latest are kept; 0 keeps all.
+    pub keep: u32,
+}
+
+impl Default for Checkpointing {
+    fn default() -> Self {
+        Self { every_steps: 50, keep: 3 }
+    }
+}
+
+/// Membership of replicas.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Elastic {
+    /// A replica that was silent for so long is out.
+    pub lease: Millis,
+    /// The first generation waits so long for more replicas than `min_replicas`.
+    pub gather: Millis,
+    /// Training starts, and goes on, with at least so many.
+    pub min_replicas: u32,
+    /// CPU threads of a replica; 0 shares the host's cores among its replicas.
+    pub threads: u32,
+}
+
+impl Default for Elastic {
+    fn default() -> Self {
+        Self { lease: Millis(2_000), gather: Millis(3_000), min_replicas: 1, threads: 0 }
+    }
+}
+
+impl Run {
+    /// Checks every range; the first setting out of range is the error.
+    pub fn validate(&self) -> Result<(), Invalid> {
+        let named = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        check(
+            "name",
+            &self.name,
+            !self.name.is_empty() && self.name.chars().all(named) && !self.name.starts_with('.'),
+            "letters, digits, - _ and .",
+        )?;
+        check("dataset", &self.dataset, !self.dataset.trim().is_empty(), "a URL or a path")?;
+        check("checkpoints", &self.checkpoints, !self.checkpoints.trim().is_empty(), "a URL or a path")?;
+        self.model.validate()?;
+        check("batch.steps", self.batch.steps, self.batch.steps > 0, "at least 1")?;
+        check("batch.micro_batches", self.batch.micro_batches, (1..=65_536).contains(&self.batch.micro_batches), "1 to 65536")?;
+        check("batch.micro_batch_size", self.batch.micro_batch_size, (1..=65_536).contains(&self.batch.micro_batch_size), "1 to 65536")?;
+        self.optimizer.validate()?;
+        let augment = &self.augment;
+        check(
+            "augment.min_crop_area",
+            augment.min_crop_area,
+            augment.min_crop_area > 0.0 && augment.min_crop_area <= 1.0,
+            "above 0, at most 1",
+        )?;
+        check("augment.flip", augment.flip, (0.0..=1.0).contains(&augment.flip), "0 to 1")?;
+        check(
+            "augment.max_rotation_degrees",
+            augment.max_rotation_degrees,
+            (0.0..=180.0).contains(&augment.max_rotation_degrees),
+            "0 to 180",
+        )?;
+        check("checkpoint.every_steps", self.checkpoint.every_steps, self.checkpoint.every_steps > 0, "at least 1")?;
+        check("elastic.lease", self.elastic.lease, (200..=600_000).contains(&self.elastic.lease.0), "200ms to 10m")?;
+        check("elastic.gather", self.elastic.gather, self.elastic.gather.0 <= 600_000, "at most 10m")?;
+        check("elastic.threads", self.elastic.threads, self.elastic.threads <= 1024, "0 to 1024")?;
+        check("elastic.min_replicas", self.elastic.min_replicas, (1..=4096).contains(&self.elastic.min_replicas), "1 to 4096")
+    }
+
+    /// Digest of the settings that decide the weights: replicas with another digest are not let in.
+    pub fn digest(&self) -> Digest {
+        let mut deciding = self.clone();
+        deciding.checkpoints = String::new();
+        deciding.dataset = String::new();
+        deciding.version = String::new();
+        deciding.checkpoint = Checkpointing::default();
+        deciding.elastic = Elastic::default();
+        Digest::of(serde_json::to_string(&deciding).unwrap_or_default().as_bytes())
+    }
+
+    /// Samples in a step, K × B.
+    pub fn global_batch(&self) -> u64 {
+        u64::from(self.batch.micro_batches) * u64::from(self.batch.micro_batch_size)
+    }
+}
+
+impl Model {
+    fn validate(&self) -> Result<(), Invalid> {
+        match *self {
+            Self::Gpt { layers, heads, width } => {
+                check("model.layers", layers, (1..=512).contains(&layers), "1 to 512")?;
+                check("model.heads", heads, (1..=512).contains(&heads), "1 to 512")?;
+                check(
+                    "model.width",
+                    width,
+                    width > 0 && width <= 65_536 && width % (2 * heads) == 0,
+                    "a multiple of 2 × model.heads, at most 65536",
+                )
+            }
+            Self::Resnet { depth, image_size } => {
+                check("model.depth", depth, depth == 18 || depth == 20, "18 or 20")?;
+                check("model.image_size", image_size, (8..=4096).contains(&image_size), "8 to 4096")
+            }
+            Self::Vit { layers, heads, width, patch, image_size } => {
+                check("model.layers", layers, (1..=512).contains(&layers), "1 to 512")?;
+                check("model.heads", heads, (1..=512).contains(&heads), "1 to 512")?;
+                check(
+                    "model.width",
+                    width,
+                    width > 0 && width <= 65_536 && width % heads == 0,
+                    "a multiple of model.heads, at most 65536",
+                )?;
+                check("model.image_size", image_size, (8..=4096).contains(&image_size), "8 to 4096")?;
+                check("model.patch", patch, patch > 0 && image_size % patch == 0, "a divisor of model.image_size")
+            }
+        }
+    }
+}
+
+impl Optimizer {
+    fn validate(&self) -> Result<(), Invalid> {
+        let unit = |value: f64| (0.0..1.0).contains(&value);
+        check("optimizer.learning_rate", self.learning_rate, self.learning_rate > 0.0 && self.learning_rate.is_finite(), "above 0")?;
+        check("optimizer.final_share", self.final_share, (0.0..=1.0).contains(&self.final_share), "0 to 1")?;
+        check("optimizer.beta1", self.beta1, unit(self.beta1), "0 to below 1")?;
+        check("optimizer.beta2", self.beta2, unit(self.beta2), "0 to below 1")?;
+        check("optimizer.epsilon", self.epsilon, self.epsilon > 0.0, "above 0")?;
+        check("optimizer.weight_decay", self.weight_decay, self.weight_decay >= 0.0 && self.weight_decay.is_finite(), "at least 0")?;
+        check("optimizer.clip_norm", self.clip_norm, self.clip_norm >= 0.0 && self.clip_norm.is_finite(), "at least 0")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::layered;
+
+    const TEXT: &str = "name='r'\ndataset='d'\ncheckpoints='c'\n[model]\nkind='gpt'\nlayers=2\nheads=2\nwidth=64\n[batch]\nsteps=10\nmicro_batches=4\nmicro_batch_size=2\n";
+
+    fn read(overrides: &[&str]) -> Result<Run, String> {
+        let overrides: Vec<String> = overrides.iter().map(|s| (*s).to_owned()).collect();
+        let run: Run = layered("r.toml", TEXT, [], &overrides).map_err(|error| error.to_string())?;
+        run.validate().map_err(|error| error.to_string())?;
+        Ok(run)
+    }
+
+    #[test]
+    fn what_decides_nothing_is_not_in_the_digest() {
+        let run = read(&[]).expect("run");
+        assert_eq!(run.digest(), read(&["elastic.lease=5s", "checkpoint.keep=9", "checkpoints=e"]).expect("run").digest());
+        assert_ne!(run.digest(), read(&["seed=1"]).expect("run").digest());
+        assert_ne!(run.digest(), read(&["batch.steps=11"]).expect("run").digest());
+    }
+
+    #[test]
+    fn odd_widths_and_names_are_refused() {
+        assert_eq!(
+            read(&["model.width=66"]).expect_err("width"),
+            "setting `model.width`: found 66, expected a multiple of 2 × model.heads, at most 65536"
+        );
+        assert!(read(&["name=../x"]).expect_err("name").contains("`name`"));
+        assert!(read(&["model.kind=lstm"]).expect_err("kind").contains("lstm"));
+        assert!(read(&["batch.steps=-1"]).is_err());
+        assert!(read(&["elastic.lease=5"]).is_err());
+    }
+}

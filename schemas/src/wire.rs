@@ -1,0 +1,1 @@
+//! Messages between a replica and the coordinator, as JSON over HTTP.
