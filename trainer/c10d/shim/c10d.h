@@ -1,0 +1,49 @@
+// The C surface between Rust and libtorch's c10d.
+//
+// Every function that can fail returns null, or a message that the caller gives back to forebay_c10d_text_free. No
+// exception leaves a function. A `void* tensor` is an at::Tensor*, as tch hands it out.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+extern "C" {
+
+// A key-value store implemented in Rust. `get` and `wait` block; on failure they write the message to `error` with
+// forebay_c10d_string_assign and return false, which throws in C++ and so cancels a rendezvous.
+struct ForebayStore {
+  void* context;
+  bool (*set)(void* context, const char* key, size_t key_bytes, const uint8_t* value, size_t value_bytes, void* error);
+  bool (*get)(void* context, const char* key, size_t key_bytes, void* value, void* error);
+  bool (*add)(void* context, const char* key, size_t key_bytes, int64_t amount, int64_t* sum, void* error);
+  bool (*check)(void* context, const char* key, size_t key_bytes, bool* present, void* error);
+  bool (*wait)(void* context, const char* key, size_t key_bytes, int64_t timeout_ms, void* error);
+  void (*drop)(void* context);
+};
+
+void forebay_c10d_string_assign(void* string, const uint8_t* bytes, size_t count);
+void forebay_c10d_text_free(char* text);
+
+// Connects a full mesh of `world` processes; takes over `store` whatever the outcome. Blocks.
+char* forebay_c10d_group_connect(
+    ForebayStore store, const char* prefix, int rank, int world, const char* hostname, int64_t timeout_ms, void** group);
+// Blocks until the tensors are done; the group is aborted on failure.
+char* forebay_c10d_group_all_reduce_sum(void* group, void* const* tensors, size_t count);
+char* forebay_c10d_group_broadcast(void* group, void* const* tensors, size_t count, int root);
+void forebay_c10d_group_free(void* group);
+
+// A handle outlives its group, and abort may be called from any thread at any time.
+void* forebay_c10d_abort_handle(void* group);
+char* forebay_c10d_abort(void* handle, const char* reason);
+void forebay_c10d_abort_handle_free(void* handle);
+
+char* forebay_c10d_reducer_new(
+    void* group, void* const* parameters, size_t count, int64_t first_bucket_bytes, int64_t bucket_bytes, void** reducer);
+char* forebay_c10d_reducer_prepare_for_forward(void* reducer);
+char* forebay_c10d_reducer_prepare_for_backward(void* reducer);
+char* forebay_c10d_reducer_finish(void* reducer, double* exposed_seconds);
+char* forebay_c10d_reducer_free(void* reducer);
+
+char* forebay_c10d_clear_gradients(void* const* parameters, size_t count);
+
+} // extern "C"

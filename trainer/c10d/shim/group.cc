@@ -1,0 +1,185 @@
+// See group.h.
+#include "group.h"
+
+#include <algorithm>
+#include <new>
+#include <stdexcept>
+
+#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
+#include <torch/version.h>
+
+#include "c10d.h"
+#include "failure.h"
+#include "store.h"
+
+// The declarations of Gloo below gloo/ and the layout of ProcessGroupGloo were checked against this version.
+static_assert(TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR == 11, "expected libtorch 2.11: run `make setup`");
+
+namespace forebay {
+
+void AbortControl::arm(std::vector<gloo::transport::tcp::Pair*> pairs) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  pairs_ = std::move(pairs);
+}
+
+void AbortControl::disarm() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  pairs_.clear();
+}
+
+void AbortControl::abort(const std::string& reason) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (aborted_) {
+    return;
+  }
+  aborted_ = true;
+  reason_ = reason;
+  for (auto* pair : pairs_) {
+    pair->signalExceptionExternal(reason);
+  }
+}
+
+void AbortControl::check() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (aborted_) {
+    throw std::runtime_error("process group aborted: " + reason_);
+  }
+}
+
+AbortableGloo::AbortableGloo(
+    const c10::intrusive_ptr<c10d::Store>& store, int rank, int world, c10::intrusive_ptr<Options> options)
+    : c10d::ProcessGroupGloo(store, rank, world, std::move(options)), control(std::make_shared<AbortControl>()) {
+  // Taken now, while every pair is connected: asking for a broken pair later could try to connect it again.
+  std::vector<gloo::transport::tcp::Pair*> pairs;
+  for (const auto& context : contexts_) {
+    for (int peer = 0; peer < world; ++peer) {
+      if (peer == rank) {
+        continue;
+      }
+      // transport::Pair is the first base of tcp::Pair, hence at the same address.
+      if (auto* pair = reinterpret_cast<gloo::transport::tcp::Pair*>(context->getPair(peer).get())) {
+        pairs.push_back(pair);
+      }
+    }
+  }
+  control->arm(std::move(pairs));
+}
+
+AbortableGloo::~AbortableGloo() {
+  // The base waits for its queue to drain: with a frozen peer that would be the whole timeout.
+  if (busy()) {
+    control->abort("the process group was dropped while an operation ran");
+  }
+  control->disarm();
+}
+
+bool AbortableGloo::busy() {
+  std::lock_guard<std::mutex> lock(workMutex_);
+  const auto running = [](const auto& work) { return static_cast<bool>(work); };
+  return !workQueue_.empty() || std::any_of(workInProgress_.begin(), workInProgress_.end(), running);
+}
+
+namespace {
+
+std::vector<at::Tensor> tensors_of(void* const* tensors, size_t count) {
+  std::vector<at::Tensor> all;
+  all.reserve(count);
+  for (size_t i = 0; i < count; ++i) {
+    all.push_back(*static_cast<at::Tensor*>(tensors[i]));
+  }
+  return all;
+}
+
+// Starts one operation a tensor, then waits for all. The first failure aborts the group: only the neighbours of a dead
+// peer see its reset, the others learn from this abort.
+template <typename Start>
+void run_all(Group& group, const std::vector<at::Tensor>& tensors, Start start) {
+  group.backend->control->check();
+  std::vector<c10::intrusive_ptr<c10d::Work>> works;
+  try {
+    for (const auto& tensor : tensors) {
+      std::vector<at::Tensor> one{tensor};
+      works.push_back(start(one));
+    }
+    for (const auto& work : works) {
+      work->wait();
+    }
+  } catch (const std::exception& error) {
+    group.backend->control->abort(error.what());
+    // Nothing may write to the tensors after this function returned.
+    for (const auto& work : works) {
+      try {
+        work->wait();
+      } catch (const std::exception&) {
+        // The first failure is the one that is reported.
+      }
+    }
+    throw;
+  }
+}
+
+} // namespace
+} // namespace forebay
+
+using forebay::Group;
+using forebay::guarded;
+
+extern "C" void forebay_c10d_text_free(char* text) {
+  std::free(text);
+}
+
+extern "C" char* forebay_c10d_group_connect(
+    ForebayStore store, const char* prefix, int rank, int world, const char* hostname, int64_t timeout_ms, void** group) {
+  return guarded([&] {
+    const std::chrono::milliseconds timeout(timeout_ms);
+    auto context = std::make_shared<forebay::RustStoreContext>(store);
+    auto plain = c10::make_intrusive<forebay::RustStore>(std::move(context), timeout);
+    auto prefixed = c10::make_intrusive<c10d::PrefixStore>(prefix, std::move(plain));
+    auto options = c10d::ProcessGroupGloo::Options::create(timeout);
+    options->devices.push_back(c10d::ProcessGroupGloo::createDeviceForHostname(hostname, /*lazyInit=*/false));
+    auto backend = c10::make_intrusive<forebay::AbortableGloo>(prefixed, rank, world, std::move(options));
+    auto front = c10::make_intrusive<c10d::ProcessGroup>(prefixed, rank, world);
+    front->setBackend(at::kCPU, c10d::ProcessGroup::GLOO, backend);
+    front->setDefaultBackend(c10d::ProcessGroup::GLOO);
+    *group = new Group{std::move(backend), std::move(front)};
+  });
+}
+
+extern "C" char* forebay_c10d_group_all_reduce_sum(void* group, void* const* tensors, size_t count) {
+  return guarded([&] {
+    auto& members = *static_cast<Group*>(group);
+    c10d::AllreduceOptions options;
+    options.reduceOp = c10d::ReduceOp::SUM;
+    forebay::run_all(members, forebay::tensors_of(tensors, count), [&](std::vector<at::Tensor>& one) {
+      return members.backend->allreduce(one, options);
+    });
+  });
+}
+
+extern "C" char* forebay_c10d_group_broadcast(void* group, void* const* tensors, size_t count, int root) {
+  return guarded([&] {
+    auto& members = *static_cast<Group*>(group);
+    c10d::BroadcastOptions options;
+    options.rootRank = root;
+    forebay::run_all(members, forebay::tensors_of(tensors, count), [&](std::vector<at::Tensor>& one) {
+      return members.backend->broadcast(one, options);
+    });
+  });
+}
+
+extern "C" void forebay_c10d_group_free(void* group) {
+  // A destructor that throws has nobody to tell: the group is gone either way.
+  std::free(guarded([&] { delete static_cast<Group*>(group); }));
+}
+
+extern "C" void* forebay_c10d_abort_handle(void* group) {
+  return new (std::nothrow) std::shared_ptr<forebay::AbortControl>(static_cast<Group*>(group)->backend->control);
+}
+
+extern "C" char* forebay_c10d_abort(void* handle, const char* reason) {
+  return guarded([&] { (*static_cast<std::shared_ptr<forebay::AbortControl>*>(handle))->abort(reason); });
+}
+
+extern "C" void forebay_c10d_abort_handle_free(void* handle) {
+  delete static_cast<std::shared_ptr<forebay::AbortControl>*>(handle);
+}

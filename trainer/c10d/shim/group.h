@@ -1,0 +1,52 @@
+// A Gloo process group that can be aborted.
+//
+// ProcessGroupGloo::abort does nothing in libtorch 2.11: survivors of a frozen peer wait out the whole timeout. Here an
+// abort raises an exception in every pair of the TCP transport, which wakes whatever waits on it within milliseconds
+// and closes the sockets, so that the peers learn of it too.
+#pragma once
+
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
+#include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
+
+namespace forebay {
+
+// What an abort needs, shared with handles that may outlive the group.
+class AbortControl {
+ public:
+  void arm(std::vector<gloo::transport::tcp::Pair*> pairs);
+  // After this an abort touches nothing; called before the pairs are destroyed.
+  void disarm();
+  void abort(const std::string& reason);
+  // Throws if the group was aborted, naming the reason.
+  void check();
+
+ private:
+  std::mutex mutex_;
+  std::vector<gloo::transport::tcp::Pair*> pairs_;
+  bool aborted_ = false;
+  std::string reason_;
+};
+
+class AbortableGloo final : public c10d::ProcessGroupGloo {
+ public:
+  AbortableGloo(const c10::intrusive_ptr<c10d::Store>& store, int rank, int world, c10::intrusive_ptr<Options> options);
+  ~AbortableGloo() override;
+
+  // The reason of an abort if there was one, else what the operation itself reported.
+  std::shared_ptr<AbortControl> control;
+
+ private:
+  bool busy();
+};
+
+// What Rust holds: the backend, and the c10d front that the Reducer asks for.
+struct Group {
+  c10::intrusive_ptr<AbortableGloo> backend;
+  c10::intrusive_ptr<c10d::ProcessGroup> front;
+};
+
+} // namespace forebay

@@ -1,0 +1,21 @@
+//! The collectives of libtorch without Python: c10d's Gloo process group and its Reducer.
+//!
+//! Promises: a [`ProcessGroup`] can be aborted from any thread and its rendezvous can be cancelled, so that nobody waits
+//! for a dead or frozen peer; an error of libtorch is a value, nothing unwinds across the border; `unsafe` stays in here.
+//! Deliberately absent: membership. Who is in a group, and what happens after a failure, is decided by the caller, which
+//! makes a new group under a new prefix.
+
+#![expect(unsafe_code, reason = "the one crate that calls into C++")]
+
+mod error;
+mod ffi;
+mod group;
+mod reducer;
+mod self_test;
+mod store;
+
+pub use error::{Error, Result};
+pub use group::{AbortHandle, ProcessGroup};
+pub use reducer::{Reducer, clear_gradients};
+pub use self_test::self_test;
+pub use store::{MemoryStore, Store};
