@@ -1,0 +1,94 @@
+//! Immutable tables of rows: one trait, Lance and Parquet behind it.
+//!
+//! Promises: rows come back in the order written; a table that was opened never changes; what a crashed writer left is
+//! in no table. Deliberately absent: filters and indices; readers know which rows they want.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Schema, SchemaRef};
+use async_trait::async_trait;
+use forebay_schemas::dataset::{TableFormat, TableRef};
+use futures::stream::BoxStream;
+
+use crate::error::{Error, Kind, Result};
+use crate::location::Location;
+
+mod lance;
+mod parquet;
+mod ranges;
+
+/// Writes and opens tables below a dataset's root.
+#[async_trait]
+pub trait Tables: Send + Sync {
+    /// Writes a table at `path` below the root, in the order of `rows`. It is invisible until a manifest names it.
+    ///
+    /// With a `parent` the new table is the parent's rows followed by `rows`, and shares the parent's files; rows that a
+    /// crashed writer left behind are not in it. Memory is bounded by a few batches. A Lance table lies where its parent
+    /// lies, whatever `path` says. `Conflict` if another writer wrote the same table at the same time.
+    async fn write(
+        &self,
+        path: &str,
+        parent: Option<&TableRef>,
+        schema: SchemaRef,
+        rows: BoxStream<'static, Result<RecordBatch>>,
+    ) -> Result<TableRef>;
+
+    /// Opens a table; fails as `Corrupt` if its number of rows is not the one that `table` says.
+    async fn open(&self, table: &TableRef) -> Result<Arc<dyn Table>>;
+}
+
+/// An open table.
+#[async_trait]
+pub trait Table: Send + Sync {
+    /// Number of rows.
+    fn rows(&self) -> u64;
+
+    /// Schema of all columns.
+    fn schema(&self) -> SchemaRef;
+
+    /// The rows of `ranges`, concatenated in the order given (ranges may be in any order), columns as named.
+    async fn read(&self, ranges: &[Range<u64>], columns: &[&str]) -> Result<RecordBatch>;
+
+    /// All rows in order, in batches.
+    async fn scan(&self, columns: &[&str]) -> Result<BoxStream<'static, Result<RecordBatch>>>;
+}
+
+/// Tables of a format below `location`.
+pub(crate) fn tables(location: Location, format: TableFormat) -> Arc<dyn Tables> {
+    match format {
+        TableFormat::Lance => Arc::new(self::lance::LanceTables::new(location)),
+        TableFormat::Parquet => Arc::new(self::parquet::ParquetTables::new(location)),
+    }
+}
+
+/// How messages name a table.
+fn named(location: &Location, path: &str) -> String {
+    format!("table `{}`", location.url_of(path))
+}
+
+/// The columns of a schema that are named, in the order named.
+fn project(name: &str, schema: &Schema, columns: &[&str]) -> Result<SchemaRef> {
+    let fields: Result<Vec<_>> = columns
+        .iter()
+        .map(|column| {
+            schema.field_with_name(column).cloned().map_err(|_| {
+                let there: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+                Error::new(Kind::Invalid, format!("{name}: has no column `{column}`, expected one of {}", there.join(", ")))
+            })
+        })
+        .collect();
+    Ok(Arc::new(Schema::new(fields?)))
+}
+
+/// A batch with exactly the columns and types of `schema`.
+fn conform(name: &str, schema: &SchemaRef, batch: &RecordBatch) -> Result<RecordBatch> {
+    let bad = |found: String| Error::new(Kind::Corrupt, format!("{name}: rows do not have the table's schema: {found}"));
+    let columns: Result<Vec<_>> = schema
+        .fields()
+        .iter()
+        .map(|field| batch.column_by_name(field.name()).cloned().ok_or_else(|| bad(format!("column `{}` is missing", field.name()))))
+        .collect();
+    RecordBatch::try_new(schema.clone(), columns?).map_err(|error| bad(error.to_string()))
+}

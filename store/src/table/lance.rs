@@ -1,0 +1,321 @@
+//! Lance tables: a version of a dataset is pinned to a version of the table.
+//!
+//! Lance appends never conflict with each other and are not idempotent, so two precautions are taken. What a crashed
+//! writer appended after the parent is taken out first, by restoring the parent's version. And after the commit the rows
+//! are counted: whoever got another writer's rows into the table has lost. Every commit goes through put-if-absent,
+//! because Lance picks an unsafe way for schemes that it does not know.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Schema, SchemaRef};
+use async_trait::async_trait;
+use datafusion::error::DataFusionError;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use forebay_schemas::dataset::{TableFormat, TableRef};
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
+use lance::dataset::builder::DatasetBuilder;
+use lance::dataset::fragment::{FileFragment, FragReadConfig, FragmentReader};
+use lance::dataset::{Dataset, InsertBuilder, WriteMode, WriteParams};
+use lance::io::{ObjectStore, ObjectStoreParams, ObjectStoreRegistry};
+use lance::session::Session;
+use lance_io::object_store::ObjectStoreProvider;
+use lance_io::object_store::providers::local::FileStoreProvider;
+use lance_table::io::commit::ConditionalPutCommitHandler;
+use url::Url;
+
+use super::{Table, Tables, conform, named, project, ranges};
+use crate::cause::from_lance;
+use crate::error::{Error, Kind, Result};
+use crate::location::Location;
+
+const MAX_FILE_ROWS: usize = 1 << 20;
+const MAX_FILE_BYTES: usize = 1 << 30;
+const METADATA_CACHE_BYTES: usize = 256 << 20;
+const INDEX_CACHE_BYTES: usize = 1 << 20;
+const SCAN_BATCH_ROWS: usize = 512;
+const SCAN_BATCHES_AHEAD: usize = 2;
+const SCAN_BUFFER_BYTES: u64 = 64 << 20;
+/// Fragments that one read opens at a time.
+const FRAGMENTS_IN_FLIGHT: usize = 8;
+/// Open fragment readers that are kept; each holds its file's metadata.
+const READERS_KEPT: usize = 64;
+
+/// Lance tables below a location.
+pub(super) struct LanceTables {
+    location: Location,
+    session: Arc<Session>,
+}
+
+impl LanceTables {
+    pub(super) fn new(location: Location) -> Self {
+        let registry = ObjectStoreRegistry::empty();
+        match location.url().scheme() {
+            // Lance reads local files without the detour through an object store.
+            "file" => registry.insert("file", Arc::new(FileStoreProvider)),
+            scheme => registry.insert(scheme, Arc::new(Provider { store: location.object_store().clone() })),
+        }
+        let session = Arc::new(Session::new(INDEX_CACHE_BYTES, METADATA_CACHE_BYTES, Arc::new(registry)));
+        Self { location, session }
+    }
+
+    async fn load(&self, path: &str, version: Option<u64>) -> lance::Result<Dataset> {
+        let mut builder = DatasetBuilder::from_uri(self.uri(path))
+            .with_session(self.session.clone())
+            .with_commit_handler(Arc::new(ConditionalPutCommitHandler));
+        if let Some(version) = version {
+            builder = builder.with_version(version);
+        }
+        builder.load().await
+    }
+
+    /// The table's latest version, if there is one.
+    async fn latest(&self, path: &str) -> Result<Option<Dataset>> {
+        match self.load(path, None).await.map_err(|error| from_lance(&named(&self.location, path), error)) {
+            Ok(dataset) => Ok(Some(dataset)),
+            Err(error) if error.kind() == Kind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The table at the version of `parent`, as its latest version.
+    async fn at_parent(&self, parent: &TableRef) -> Result<Dataset> {
+        let name = named(&self.location, &parent.path);
+        let version = pinned(&name, parent)?;
+        let gone = || Error::new(Kind::Corrupt, format!("{name}: version {version} is missing"));
+        let latest = self.latest(&parent.path).await?.ok_or_else(gone)?;
+        if latest.version_id() == version {
+            return Ok(latest);
+        }
+        let mut dataset = match latest.checkout_version(version).await.map_err(|error| from_lance(&name, error)) {
+            Ok(dataset) => dataset,
+            Err(error) if error.kind() == Kind::NotFound => return Err(gone()),
+            Err(error) => return Err(error),
+        };
+        tracing::info!(table = name, version, latest = latest.version_id(), "restoring the version that the parent names");
+        dataset.restore().await.map_err(|error| from_lance(&name, error))?;
+        Ok(dataset)
+    }
+
+    fn params(&self, mode: WriteMode) -> WriteParams {
+        WriteParams {
+            mode,
+            max_rows_per_file: MAX_FILE_ROWS,
+            max_bytes_per_file: MAX_FILE_BYTES,
+            session: Some(self.session.clone()),
+            commit_handler: Some(Arc::new(ConditionalPutCommitHandler)),
+            skip_auto_cleanup: true,
+            ..WriteParams::default()
+        }
+    }
+
+    /// The table's URI for Lance: the path is that in the store, which for some schemes is not the path of our URL.
+    fn uri(&self, path: &str) -> String {
+        let mut url = self.location.url_of(path);
+        if url.scheme() != "file"
+            && let Ok(mut segments) = url.path_segments_mut()
+        {
+            segments.clear().extend(self.location.path(path).as_ref().split('/'));
+        }
+        url.into()
+    }
+}
+
+#[async_trait]
+impl Tables for LanceTables {
+    async fn write(
+        &self,
+        path: &str,
+        parent: Option<&TableRef>,
+        schema: SchemaRef,
+        rows: BoxStream<'static, Result<RecordBatch>>,
+    ) -> Result<TableRef> {
+        let path = parent.map_or(path, |parent| parent.path.as_str());
+        let name = named(&self.location, path);
+        let (base, mode) = match parent {
+            Some(parent) => (Some(self.at_parent(parent).await?), WriteMode::Append),
+            // A table that no manifest names may lie there; its place is taken by a new version.
+            None => match self.latest(path).await? {
+                Some(latest) => (Some(latest), WriteMode::Overwrite),
+                None => (None, WriteMode::Create),
+            },
+        };
+        let source = Source::default();
+        let (params, uri) = (self.params(mode), self.uri(path));
+        let builder = match base {
+            Some(dataset) => InsertBuilder::new(Arc::new(dataset)),
+            None => InsertBuilder::new(uri.as_str()),
+        };
+        let written = builder.with_params(&params).execute_stream(source.stream(schema, rows)).await;
+        if let Some(error) = source.failure() {
+            return Err(error);
+        }
+        let dataset = written.map_err(|error| from_lance(&name, error))?;
+        let expected = parent.map_or(0, |parent| parent.rows) + source.rows();
+        let found = dataset.count_rows(None).await.map_err(|error| from_lance(&name, error))? as u64;
+        if found != expected {
+            return Err(Error::new(
+                Kind::Conflict,
+                format!("{name}: has {found} rows, expected {expected}: another writer wrote to it at the same time"),
+            ));
+        }
+        let lance_version = Some(dataset.version_id());
+        Ok(TableRef { format: TableFormat::Lance, path: path.to_owned(), lance_version, files: Vec::new(), rows: found })
+    }
+
+    async fn open(&self, table: &TableRef) -> Result<Arc<dyn Table>> {
+        let name = named(&self.location, &table.path);
+        let version = pinned(&name, table)?;
+        let dataset = self.load(&table.path, Some(version)).await.map_err(|error| match from_lance(&name, error) {
+            error if error.kind() == Kind::NotFound => {
+                Error::new(Kind::Corrupt, format!("{name}: version {version} is missing, expected {} rows in it", table.rows))
+            }
+            error => error,
+        })?;
+        Ok(Arc::new(LanceTable::new(name, dataset, table.rows)?))
+    }
+}
+
+fn pinned(name: &str, table: &TableRef) -> Result<u64> {
+    if table.format != TableFormat::Lance {
+        return Err(Error::new(Kind::Invalid, format!("{name}: is {:?}, expected a Lance table", table.format)));
+    }
+    table.lance_version.ok_or_else(|| Error::new(Kind::Corrupt, format!("{name}: its manifest names no Lance version")))
+}
+
+/// Counts the rows that Lance takes, and keeps the error that ended them, of which Lance would keep only the text.
+#[derive(Default)]
+struct Source {
+    rows: Arc<AtomicU64>,
+    failure: Arc<Mutex<Option<Error>>>,
+}
+
+impl Source {
+    fn stream(&self, schema: SchemaRef, rows: BoxStream<'static, Result<RecordBatch>>) -> SendableRecordBatchStream {
+        let (count, failure) = (self.rows.clone(), self.failure.clone());
+        let stream = rows.map(move |batch| match batch {
+            Ok(batch) => {
+                count.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
+                Ok(batch)
+            }
+            Err(error) => {
+                let text = error.to_string();
+                *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                Err(DataFusionError::Execution(text))
+            }
+        });
+        Box::pin(RecordBatchStreamAdapter::new(schema, stream))
+    }
+
+    fn rows(&self) -> u64 {
+        self.rows.load(Ordering::Relaxed)
+    }
+
+    fn failure(&self) -> Option<Error> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// Gives Lance the store that we opened, whatever the URL.
+#[derive(Debug)]
+struct Provider {
+    store: Arc<dyn object_store::ObjectStore>,
+}
+
+#[async_trait]
+impl ObjectStoreProvider for Provider {
+    async fn new_store(&self, url: Url, params: &ObjectStoreParams) -> lance::Result<ObjectStore> {
+        const IN_FLIGHT: usize = 32;
+        const DOWNLOAD_RETRIES: usize = 3;
+        let ordered = matches!(url.scheme(), "s3" | "memory");
+        Ok(ObjectStore::new(self.store.clone(), url, params.block_size, None, false, ordered, IN_FLIGHT, DOWNLOAD_RETRIES, None))
+    }
+}
+
+/// An open Lance table.
+struct LanceTable {
+    name: String,
+    dataset: Dataset,
+    schema: SchemaRef,
+    fragments: Vec<FileFragment>,
+    /// First row of every fragment, then the number of rows.
+    starts: Vec<u64>,
+    readers: Mutex<HashMap<(usize, Vec<String>), Arc<FragmentReader>>>,
+}
+
+impl LanceTable {
+    fn new(name: String, dataset: Dataset, rows: u64) -> Result<Self> {
+        let fragments = dataset.get_fragments();
+        let mut starts = vec![0];
+        for fragment in &fragments {
+            let rows = fragment.fast_logical_rows().map_err(|error| from_lance(&name, error))? as u64;
+            starts.push(starts[starts.len() - 1] + rows);
+        }
+        let found = starts[starts.len() - 1];
+        if found != rows {
+            return Err(Error::new(Kind::Corrupt, format!("{name}: version {} has {found} rows, expected {rows}", dataset.version_id())));
+        }
+        let fields = Schema::from(dataset.schema()).fields;
+        Ok(Self { name, dataset, schema: Arc::new(Schema::new(fields)), fragments, starts, readers: Mutex::default() })
+    }
+
+    async fn read_part(&self, part: &ranges::Part, columns: &[&str]) -> Result<Vec<RecordBatch>> {
+        let read = async {
+            let reader = self.reader(part.index, columns).await?;
+            // One batch, if Lance can: the ranges of a read are few.
+            let batches = reader.read_ranges(part.ranges.as_slice().into(), u32::MAX).await?;
+            batches.buffered(2).try_collect().await
+        };
+        read.await.map_err(|error| from_lance(&self.name, error))
+    }
+
+    async fn reader(&self, fragment: usize, columns: &[&str]) -> lance::Result<Arc<FragmentReader>> {
+        let key = (fragment, columns.iter().map(|column| (*column).to_owned()).collect::<Vec<_>>());
+        if let Some(reader) = self.readers.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            return Ok(reader.clone());
+        }
+        let projection = self.dataset.schema().project(columns)?;
+        let reader = Arc::new(self.fragments[fragment].open(&projection, FragReadConfig::default()).await?);
+        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        if readers.len() >= READERS_KEPT {
+            readers.clear();
+        }
+        readers.insert(key, reader.clone());
+        Ok(reader)
+    }
+}
+
+#[async_trait]
+impl Table for LanceTable {
+    fn rows(&self) -> u64 {
+        self.starts[self.starts.len() - 1]
+    }
+
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    async fn read(&self, ranges: &[Range<u64>], columns: &[&str]) -> Result<RecordBatch> {
+        let schema = project(&self.name, &self.schema, columns)?;
+        let plan = ranges::plan(&self.name, &self.starts, ranges)?;
+        let reads: Vec<_> = plan.parts.iter().map(|part| self.read_part(part, columns)).collect();
+        let read: Vec<_> = futures::stream::iter(reads).buffered(FRAGMENTS_IN_FLIGHT).try_collect().await?;
+        plan.assemble(&self.name, &schema, &read)
+    }
+
+    async fn scan(&self, columns: &[&str]) -> Result<BoxStream<'static, Result<RecordBatch>>> {
+        let schema = project(&self.name, &self.schema, columns)?;
+        let failed = |error| from_lance(&self.name, error);
+        let mut scanner = self.dataset.scan();
+        scanner.project(columns).map_err(failed)?;
+        scanner.scan_in_order(true).batch_size(SCAN_BATCH_ROWS).batch_readahead(SCAN_BATCHES_AHEAD).io_buffer_size(SCAN_BUFFER_BYTES);
+        let rows = scanner.try_into_stream().await.map_err(failed)?;
+        let name = self.name.clone();
+        Ok(rows.map(move |batch| conform(&name, &schema, &batch.map_err(|error| from_lance(&name, error))?)).boxed())
+    }
+}
