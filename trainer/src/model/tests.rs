@@ -1,0 +1,125 @@
+use forebay_schemas::run::Model as Architecture;
+use tch::{Device, Kind as Scalar};
+
+use super::*;
+
+const TEXT: Task = Task::Text { vocabulary: 64, length: 16 };
+const PICTURES: Task = Task::Images { classes: 10 };
+
+fn gpt() -> Architecture {
+    Architecture::Gpt { layers: 2, heads: 4, width: 32 }
+}
+
+fn values(model: &dyn Model) -> Vec<(String, Vec<f32>)> {
+    model.parameters().iter().map(|(name, tensor)| (name.clone(), Vec::try_from(tensor.reshape([-1])).expect("values"))).collect()
+}
+
+#[test]
+fn initial_weights_are_a_function_of_the_seed() {
+    let first = values(build(&gpt(), &TEXT, 7).expect("model").as_ref());
+    let noise = Tensor::randn([100], (Scalar::Float, Device::Cpu));
+    assert_eq!(noise.size(), [100]);
+    assert_eq!(values(build(&gpt(), &TEXT, 7).expect("model").as_ref()), first);
+    assert_ne!(values(build(&gpt(), &TEXT, 8).expect("model").as_ref()), first);
+}
+
+#[test]
+fn a_deeper_model_starts_with_the_same_embedding() {
+    let deeper = Architecture::Gpt { layers: 3, heads: 4, width: 32 };
+    let (shallow, deeper) = (build(&gpt(), &TEXT, 1).expect("model"), build(&deeper, &TEXT, 1).expect("model"));
+    assert_eq!(values(shallow.as_ref())[0], values(deeper.as_ref())[0]);
+}
+
+#[test]
+fn parameter_names_are_unique() {
+    for (architecture, task) in [
+        (gpt(), TEXT),
+        (Architecture::Resnet { depth: 18, image_size: 32 }, PICTURES),
+        (Architecture::Resnet { depth: 20, image_size: 32 }, PICTURES),
+        (Architecture::Vit { layers: 2, heads: 2, width: 32, patch: 8, image_size: 32 }, PICTURES),
+    ] {
+        let model = build(&architecture, &task, 0).expect("model");
+        let mut names: Vec<&str> = model.parameters().iter().chain(model.buffers()).map(|(name, _)| name.as_str()).collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count, "{architecture:?}");
+    }
+}
+
+#[test]
+fn resnets_have_the_published_sizes() {
+    let weights = |depth, classes| {
+        let model = build(&Architecture::Resnet { depth, image_size: 32 }, &Task::Images { classes }, 0).expect("model");
+        model.parameters().iter().map(|(_, tensor)| tensor.numel()).sum::<usize>()
+    };
+    assert_eq!(weights(18, 1000), 11_689_512);
+    // He et al. count 0.27 million; two projection shortcuts and their norms come on top of 269,722.
+    assert_eq!(weights(20, 10), 269_722 + (16 * 32 + 64) + (32 * 64 + 128));
+}
+
+#[test]
+fn a_fresh_model_knows_nothing() {
+    for (architecture, task, classes) in [
+        (gpt(), TEXT, 64.0_f64),
+        (Architecture::Resnet { depth: 18, image_size: 32 }, PICTURES, 10.0),
+        (Architecture::Resnet { depth: 20, image_size: 32 }, PICTURES, 10.0),
+        (Architecture::Vit { layers: 2, heads: 2, width: 32, patch: 8, image_size: 32 }, PICTURES, 10.0),
+    ] {
+        let model = build(&architecture, &task, 3).expect("model");
+        let input = match task {
+            Task::Text { vocabulary, length } => {
+                Input::tokens(&(0..4 * (length + 1)).map(|i| i * 7 % vocabulary).collect::<Vec<_>>(), vocabulary, length).expect("ids")
+            }
+            Task::Images { .. } => {
+                let pixels: Vec<f32> = (0..4 * 3 * 32 * 32).map(|i| ((i * 37 % 101) as f32 - 50.0) / 50.0).collect();
+                Input::images(&pixels, &[0, 3, 9, 1], 32, 10).expect("pixels")
+            }
+        };
+        let loss = model.loss(&input).expect("forward").loss.double_value(&[]);
+        assert!((loss - classes.ln()).abs() < 0.5, "{architecture:?}: loss {loss}, of chance {}", classes.ln());
+        let scores = model.score(&input).expect("scores");
+        assert_eq!(scores.targets, if task == TEXT { 64 } else { 4 });
+        assert!(scores.correct <= scores.targets && scores.loss_sum.is_finite());
+    }
+}
+
+#[test]
+fn a_token_sees_only_those_before_it() {
+    let model = build(&gpt(), &TEXT, 5).expect("model");
+    let ids = Tensor::arange(16, (Scalar::Int64, Device::Cpu)).view([1, 16]);
+    let whole = model.next_token(&ids.narrow(1, 0, 10)).expect("logits");
+    let changed = ids.copy();
+    let _ = changed.narrow(1, 10, 6).fill_(63);
+    assert_eq!(model.next_token(&changed.narrow(1, 0, 10)).expect("logits"), whole);
+    let _ = changed.narrow(1, 3, 1).fill_(62);
+    assert_ne!(model.next_token(&changed.narrow(1, 0, 10)).expect("logits"), whole);
+}
+
+#[test]
+fn positions_matter() {
+    let model = build(&gpt(), &TEXT, 5).expect("model");
+    let logits = |ids: &[i64]| model.next_token(&Tensor::from_slice(ids).view([1, -1])).expect("logits");
+    assert_ne!(logits(&[1, 2, 3, 4]), logits(&[2, 1, 3, 4]));
+}
+
+#[test]
+fn inputs_out_of_range_are_refused() {
+    assert_eq!(Input::tokens(&[0; 17], 64, 16).map(|input| input.samples()).ok(), Some(1));
+    for ids in [&[0; 16][..], &[64; 17], &[-1; 17], &[]] {
+        assert_eq!(Input::tokens(ids, 64, 16).err().map(|error| error.kind()), Some(Kind::Corrupt));
+    }
+    for (pixels, labels) in [(3 * 64, vec![10]), (3 * 64, vec![-1]), (3 * 63, vec![0]), (0, vec![])] {
+        assert_eq!(Input::images(&vec![0.0; pixels], &labels, 8, 10).err().map(|error| error.kind()), Some(Kind::Corrupt));
+    }
+}
+
+#[test]
+fn the_wrong_model_for_the_data_is_named() {
+    let error = build(&gpt(), &PICTURES, 0).err().expect("mismatch");
+    assert_eq!(error.kind(), Kind::Invalid);
+    assert!(error.to_string().contains("model.kind"), "{error}");
+    let resnet = build(&Architecture::Resnet { depth: 20, image_size: 32 }, &PICTURES, 0).expect("model");
+    assert_eq!(resnet.loss(&Input::tokens(&[0; 17], 64, 16).expect("ids")).err().map(|error| error.kind()), Some(Kind::Corrupt));
+    assert_eq!(resnet.loss(&Input::images(&[0.0; 192], &[0], 8, 10).expect("pixels")).err().map(|error| error.kind()), Some(Kind::Corrupt));
+}
