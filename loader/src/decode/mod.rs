@@ -1,0 +1,11 @@
+//! Stored rows to samples: token ids, and encoded images to upright RGB pixels.
+//!
+//! Promises: what cannot be decoded is an error that says why, never a panic and never a made-up sample. Ingest has
+//! quarantined what does not decode, so an error here means that stored bytes changed or that decoders differ.
+//! Deliberately absent: which row it was; the caller knows.
+
+mod image;
+mod tokens;
+
+pub(crate) use image::{Picture, decode_image};
+pub(crate) use tokens::{sequence_width, widen};

@@ -1,0 +1,216 @@
+//! Ahead of the consumer: rows are read, batches are made, and both wait in order within a bound of bytes.
+//!
+//! One task on the runtime reads groups of rows (`reader`); worker threads make batches of them (`queue`); the consumer
+//! takes them in order and blocks only on what is due next, and [`crate::stall`] says why it did.
+//! Promises: the order of the plan; at most `prefetch_bytes` of rows and batches, except that the micro-batch that is due
+//! next is always made, however large it is, so no bound can stop the stream; an error comes in the place of its
+//! micro-batch and ends the stream; dropping the stream stops reading at once and workers after the sample at hand.
+//! Deliberately absent: retries, and any effect of threads or timing on what is delivered.
+
+mod order;
+mod queue;
+mod reader;
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use serde::Serialize;
+use tokio::runtime::Handle;
+
+pub(crate) use order::Order;
+
+use crate::batch::{Batch, MicroBatch, Recipe};
+use crate::error::{Error, Result};
+use crate::fetch::Fetch;
+use crate::stall::Waits;
+use queue::{Queue, work};
+
+/// How much a stream may do ahead of its consumer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamOptions {
+    /// Threads that decode; at least one is started. Default: 1.
+    pub threads: usize,
+    /// Bytes of rows read and batches made that wait for the consumer. Default: 64 MiB.
+    pub prefetch_bytes: u64,
+}
+
+impl Default for StreamOptions {
+    fn default() -> Self {
+        Self { threads: 1, prefetch_bytes: 64 << 20 }
+    }
+}
+
+/// What a stream did so far, whether or not anybody waited for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Work {
+    /// Bytes of rows read, as they lie in memory.
+    pub read_bytes: u64,
+    /// Rows read, those of gaps that were read along included.
+    pub read_rows: u64,
+    /// Seconds in which rows were being read.
+    pub request: f64,
+    /// Thread-seconds of decoding.
+    pub decode: f64,
+    /// Thread-seconds of cropping, turning, resizing and normalising.
+    pub augment: f64,
+    /// Thread-seconds of putting samples into batches.
+    pub collate: f64,
+}
+
+/// Micro-batches in order. [`Stream::next`] blocks, so it is called on a thread that may: not inside of async code.
+pub struct Stream {
+    queue: Arc<Queue>,
+    next: u64,
+    total: u64,
+    waits: Waits,
+    failure: Option<Error>,
+    reader: Option<tokio::task::JoinHandle<()>>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+/// Ends a stream from another thread.
+#[derive(Clone)]
+pub struct Stopper {
+    queue: Arc<Queue>,
+}
+
+impl Stopper {
+    /// Makes [`Stream::next`] return none, also where it is blocked just now.
+    pub fn stop(&self) {
+        self.queue.stop();
+    }
+}
+
+impl Stream {
+    pub(crate) fn start(runtime: &Handle, fetch: Fetch, recipe: Recipe, order: Order, options: StreamOptions) -> Self {
+        let total = order.len();
+        // One half for rows, one for batches: whichever stage is the slower one, its input and output are both there.
+        let half = options.prefetch_bytes / 2;
+        let queue = Arc::new(Queue::new(recipe, total, half));
+        let mut stream = Self { queue, next: 0, total, waits: Waits::default(), failure: None, reader: None, workers: Vec::new() };
+        for i in 0..options.threads.max(1) {
+            let queue = Arc::clone(&stream.queue);
+            match std::thread::Builder::new().name(format!("loader-{i}")).spawn(move || work(&queue)) {
+                Ok(worker) => stream.workers.push(worker),
+                // A stream with some of its workers works; without any it would wait for ever.
+                Err(error) if stream.workers.is_empty() => {
+                    return stream.failed(Error::Internal(format!("cannot start a decoding thread: {error}")));
+                }
+                Err(error) => {
+                    tracing::warn!("started {i} of {} decoding threads: {error}", options.threads);
+                    break;
+                }
+            }
+        }
+        stream.reader = Some(runtime.spawn(reader::read(Arc::clone(&stream.queue), fetch, order, half)));
+        stream
+    }
+
+    /// A stream that ends with this error.
+    pub(crate) fn refused(recipe: Recipe, error: Error) -> Self {
+        let queue = Arc::new(Queue::new(recipe, 0, 0));
+        let stream = Self { queue, next: 0, total: 0, waits: Waits::default(), failure: None, reader: None, workers: Vec::new() };
+        stream.failed(error)
+    }
+
+    fn failed(mut self, error: Error) -> Self {
+        self.failure = Some(error);
+        self.total = 0;
+        self
+    }
+
+    /// The next micro-batch; none after the last one, after an error, and after a stop. Blocks until it is there.
+    #[expect(clippy::should_implement_trait, reason = "an iterator of blocking calls would invite adapters that buffer or drop them")]
+    pub fn next(&mut self) -> Option<Result<MicroBatch>> {
+        if let Some(error) = self.failure.take() {
+            return Some(Err(error));
+        }
+        if self.next == self.total {
+            return None;
+        }
+        let from = Instant::now();
+        let ready = self.queue.take(self.next)?;
+        let to = Instant::now();
+        match ready {
+            Ok((micro_batch, passage)) => {
+                self.waits.charge(from, to, &passage);
+                self.next += 1;
+                Some(Ok(micro_batch))
+            }
+            Err(error) => {
+                self.total = self.next;
+                self.queue.stop();
+                Some(Err(error))
+            }
+        }
+    }
+
+    /// Where the time went in which [`Self::next`] was blocked.
+    pub fn waits(&self) -> Waits {
+        self.waits
+    }
+
+    /// What was done so far.
+    pub fn work(&self) -> Work {
+        self.queue.work()
+    }
+
+    /// A handle that ends the stream from another thread.
+    pub fn stopper(&self) -> Stopper {
+        Stopper { queue: Arc::clone(&self.queue) }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.queue.stop();
+        if let Some(reader) = &self.reader {
+            reader.abort();
+        }
+        for worker in self.workers.drain(..) {
+            // A worker looks for the stop after every sample. Its panics were turned into errors already.
+            let _ = worker.join();
+        }
+    }
+}
+
+impl std::fmt::Debug for Stream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stream").field("next", &self.next).field("total", &self.total).finish_non_exhaustive()
+    }
+}
+
+/// Rows as stored, in batches without augmentation: an iterator over validation samples that blocks like [`Stream::next`].
+#[derive(Debug)]
+pub struct Sequential {
+    stream: Stream,
+    rows: u64,
+}
+
+impl Sequential {
+    pub(crate) fn new(stream: Stream, rows: u64) -> Self {
+        Self { stream, rows }
+    }
+
+    /// How many samples there are in all.
+    pub fn samples(&self) -> u64 {
+        self.rows
+    }
+
+    /// Where the time went in which the iterator was blocked.
+    pub fn waits(&self) -> Waits {
+        self.stream.waits()
+    }
+}
+
+impl Iterator for Sequential {
+    type Item = Result<Batch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        Some(self.stream.next()?.map(|micro_batch| micro_batch.batch))
+    }
+}
+
+#[cfg(test)]
+mod tests;

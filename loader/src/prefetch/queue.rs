@@ -1,0 +1,194 @@
+//! Between reader, workers and consumer: jobs in order, batches in order, a bound in bytes.
+//!
+//! Workers take jobs in the order of the stream and only while the batches that wait, with the one to be made, fit into
+//! the bound, or none is waiting. So the batch that is due next is always among those being made, and the bound cannot
+//! stop the stream.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::Work as Totals;
+use super::order::Due;
+use crate::batch::{Ingredients, MicroBatch, Recipe};
+use crate::error::{Error, Result};
+use crate::fetch::Fetched;
+use crate::stall::{Passage, Work};
+
+/// Rows that were read together; their bytes are given back when the last job that needs them is done.
+pub(crate) struct Group {
+    pub(crate) fetched: Fetched,
+    pub(crate) read: Instant,
+    pub(crate) _bytes: OwnedSemaphorePermit,
+}
+
+/// A micro-batch whose rows are there.
+pub(crate) struct Job {
+    pub(crate) due: Due,
+    pub(crate) places: Vec<usize>,
+    pub(crate) group: Arc<Group>,
+}
+
+type Ready = Result<(MicroBatch, Passage)>;
+
+/// What the threads of a stream share.
+pub(crate) struct Queue {
+    pub(crate) recipe: Recipe,
+    total: u64,
+    bound: u64,
+    stopped: AtomicBool,
+    state: Mutex<State>,
+    for_workers: Condvar,
+    for_consumer: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    jobs: VecDeque<Job>,
+    taken: u64,
+    ready: BTreeMap<u64, (Ready, u64)>,
+    bytes: u64,
+    work: Work,
+    read_bytes: u64,
+    read_rows: u64,
+    request: Duration,
+}
+
+impl Queue {
+    pub(crate) fn new(recipe: Recipe, total: u64, bound: u64) -> Self {
+        Self {
+            recipe,
+            total,
+            bound,
+            stopped: AtomicBool::new(false),
+            state: Mutex::default(),
+            for_workers: Condvar::new(),
+            for_consumer: Condvar::new(),
+        }
+    }
+
+    pub(crate) fn stop(&self) {
+        let mut state = self.lock();
+        self.stopped.store(true, Ordering::Relaxed);
+        // Jobs hold the rows of their group.
+        state.jobs.clear();
+        drop(state);
+        self.for_workers.notify_all();
+        self.for_consumer.notify_all();
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
+    }
+
+    /// Hands the jobs of a group to the workers; `request` is how long it was being read.
+    pub(crate) fn push(&self, jobs: Vec<Job>, rows: u64, bytes: u64, request: Duration) {
+        let mut state = self.lock();
+        state.read_rows += rows;
+        state.read_bytes += bytes;
+        state.request += request;
+        if !self.is_stopped() {
+            state.jobs.extend(jobs);
+        }
+        drop(state);
+        self.for_workers.notify_all();
+    }
+
+    /// Puts an error in the place of a micro-batch.
+    pub(crate) fn fail(&self, sequence: u64, error: Error) {
+        self.lock().ready.insert(sequence, (Err(error), 0));
+        self.for_consumer.notify_all();
+    }
+
+    /// Waits for micro-batch `sequence`; none once stopped.
+    pub(crate) fn take(&self, sequence: u64) -> Option<Ready> {
+        let mut state = self.lock();
+        loop {
+            if self.is_stopped() {
+                return None;
+            }
+            if let Some((ready, bytes)) = state.ready.remove(&sequence) {
+                state.bytes -= bytes;
+                drop(state);
+                self.for_workers.notify_all();
+                return Some(ready);
+            }
+            state = self.for_consumer.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    pub(crate) fn work(&self) -> Totals {
+        let state = self.lock();
+        Totals {
+            read_bytes: state.read_bytes,
+            read_rows: state.read_rows,
+            request: state.request.as_secs_f64(),
+            decode: state.work.decode.as_secs_f64(),
+            augment: state.work.augment.as_secs_f64(),
+            collate: state.work.collate.as_secs_f64(),
+        }
+    }
+
+    /// Waits for a job that may be started, with the bytes of its batch; none when there will be no more.
+    fn job(&self) -> Option<(Job, u64)> {
+        let mut state = self.lock();
+        loop {
+            if self.is_stopped() || state.taken == self.total {
+                return None;
+            }
+            let bytes = state.jobs.front().map(|job| self.recipe.batch_bytes(job.due.draws.len()));
+            if let Some(bytes) = bytes.filter(|bytes| state.bytes == 0 || state.bytes + bytes <= self.bound) {
+                let job = state.jobs.pop_front()?;
+                state.bytes += bytes;
+                state.taken += 1;
+                if state.taken == self.total {
+                    self.for_workers.notify_all();
+                }
+                return Some((job, bytes));
+            }
+            state = self.for_workers.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn finish(&self, sequence: u64, ready: Ready, bytes: u64) {
+        let mut state = self.lock();
+        if let Ok((_, passage)) = &ready {
+            state.work.add(&passage.work);
+        }
+        state.ready.insert(sequence, (ready, bytes));
+        drop(state);
+        self.for_consumer.notify_all();
+    }
+
+    /// No code that may panic runs under the lock, and a poisoned one must not hang the consumer.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A worker: makes batches until there are no more to make.
+pub(crate) fn work(queue: &Queue) {
+    while let Some((job, bytes)) = queue.job() {
+        let started = Instant::now();
+        let (sequence, step, index) = (job.due.sequence, job.due.step, job.due.index);
+        let ready = match catch_unwind(AssertUnwindSafe(|| make(queue, job, started))) {
+            Ok(Ok(None)) => return,
+            Ok(Ok(Some(ready))) => Ok(ready),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(Error::Internal(format!("step {step}, micro-batch {index}: its worker panicked"))),
+        };
+        queue.finish(sequence, ready, bytes);
+    }
+}
+
+fn make(queue: &Queue, job: Job, started: Instant) -> Result<Option<(MicroBatch, Passage)>> {
+    let Job { due, places, group } = job;
+    let ingredients = Ingredients { step: due.step, index: due.index, draws: &due.draws, places: &places, rows: &group.fetched.rows };
+    let Some((batch, work)) = queue.recipe.make(&ingredients, &|| queue.is_stopped())? else { return Ok(None) };
+    let passage = Passage { read: group.read, started, finished: Instant::now(), work };
+    Ok(Some((MicroBatch { step: due.step, index: due.index, digest: due.digest, batch }, passage)))
+}
