@@ -1,1 +1,430 @@
-//! Messages between a replica and the coordinator, as JSON over HTTP.
+//! Messages between a replica and the coordinator, as JSON over HTTP, and what the coordinator writes in its journal.
+//!
+//! Every request carries `Authorization: Bearer TOKEN`. A member is one stay of a replica in the group: a replica that
+//! was put out and comes back is another member, so a message of an earlier stay is recognised and refused.
+//! Deliberately absent: weights and gradients, which go from replica to replica, and bytes of checkpoints, which go to
+//! the object store.
+
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::{CheckpointManifest, DatasetVersionRef};
+use crate::id::Digest;
+use crate::run::Run;
+
+/// Version of the protocol; both sides must speak the same.
+pub const PROTOCOL: u32 = 1;
+
+/// `GET /v1/run`: all that a replica needs to know to begin.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunInfo {
+    /// [`PROTOCOL`] of the coordinator.
+    pub protocol: u32,
+    /// The run's settings.
+    pub run: Run,
+    /// Digest of those that decide the weights.
+    pub config_digest: Digest,
+    /// The dataset version, resolved when the run began.
+    pub dataset: DatasetVersionRef,
+}
+
+/// Who a replica is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    /// Name in reports.
+    pub name: String,
+    /// Address under which the other replicas reach it.
+    pub host: String,
+    /// Process id on that host.
+    pub pid: u32,
+    /// What it computes on.
+    pub device: String,
+}
+
+/// `POST /v1/join`: a replica asks to be let in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Join {
+    /// [`PROTOCOL`] of the replica.
+    pub protocol: u32,
+    /// Who it is.
+    pub identity: Identity,
+    /// Digest of the settings that it would train with.
+    pub config_digest: Digest,
+}
+
+/// Answer to [`Join`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Joined {
+    /// The number of this stay.
+    pub member: u64,
+    /// Silent for so long, it is out.
+    pub lease_ms: u64,
+}
+
+/// `POST /v1/renew` and `POST /v1/leave`: a member is alive, or goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Member {
+    /// [`Joined::member`].
+    pub member: u64,
+}
+
+/// One line of `GET /v1/presence?member=N`, which stays open as long as the member lives: its end is the member's end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Presence {
+    /// The coordinator is alive.
+    Beat,
+    /// A generation is over: abort its collectives, drop the step, ask for the next assignment.
+    Over {
+        /// Which.
+        generation: u64,
+        /// Why.
+        reason: String,
+    },
+    /// The member is out.
+    Out {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// `POST /v1/assignment`: a member is ready for the next generation. Held open; `204` means ask again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ready {
+    /// [`Joined::member`].
+    pub member: u64,
+    /// The generation of the last assignment it got, 0 if none: it has done with that one.
+    pub after: u64,
+    /// The number of steps that its weights have seen; none if it has no state.
+    pub have: Option<u64>,
+}
+
+/// Answer to [`Ready`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Next {
+    /// A place in a generation.
+    Train {
+        /// Which.
+        assignment: Assignment,
+    },
+    /// The run is done and its last checkpoint published.
+    Done,
+}
+
+/// A member's place in a generation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Assignment {
+    /// The fencing number: grows, never used twice.
+    pub generation: u64,
+    /// This member's number in the generation.
+    pub rank: u32,
+    /// All members, by rank.
+    pub members: Vec<Identity>,
+    /// The next step to compute; the run's number of steps if only its last checkpoint is missing.
+    pub step: u64,
+    /// Where this member's weights come from.
+    pub restore: Restore,
+    /// The lowest rank that has the state; it sends it to those whose `restore` is [`Restore::Peer`]. None if nobody has.
+    pub source: Option<u32>,
+    /// Whether any member takes the state from `source`, so that all take part in sending it.
+    pub transfer: bool,
+    /// The micro-batches that this rank computes in every step of the generation.
+    pub micro_batches: Vec<u32>,
+    /// This member is to write the checkpoint of `step` once it has the state.
+    pub checkpoint: bool,
+}
+
+/// Where a member's weights come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Restore {
+    /// Initial weights, a function of the seed.
+    Fresh,
+    /// The published checkpoint of this step.
+    Checkpoint {
+        /// Its step.
+        step: u64,
+    },
+    /// From the member of this rank.
+    Peer {
+        /// Its rank.
+        rank: u32,
+    },
+    /// It has them already.
+    Current,
+}
+
+/// `POST /v1/finish`: a member has the summed gradient of a step and waits whether to apply it. Held open; `204` means
+/// send it again, which is harmless.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Finish {
+    /// [`Joined::member`].
+    pub member: u64,
+    /// Of its assignment.
+    pub generation: u64,
+    /// Which step.
+    pub step: u64,
+    /// One entry for each micro-batch that it computed.
+    pub micro_batches: Vec<MicroBatchReport>,
+    /// Where its time went.
+    pub timings: Timings,
+}
+
+/// What a micro-batch was and gave.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MicroBatchReport {
+    /// Its index in the step, from 0.
+    pub index: u32,
+    /// Mean loss of its samples; none if it is not a finite number.
+    pub loss: Option<f64>,
+    /// Digest of its samples.
+    pub samples: Digest,
+}
+
+/// Seconds of a step by phase.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Timings {
+    /// Waiting for the loader.
+    pub data: f64,
+    /// Forward and backward passes.
+    pub compute: f64,
+    /// Waiting for the all-reduce after the last gradient was ready.
+    pub reduce: f64,
+    /// Waiting for the commit of the step before this one.
+    pub commit: f64,
+    /// Clipping and the optimizer, in the step before this one.
+    pub apply: f64,
+}
+
+/// Answer to [`Finish`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Verdict {
+    /// Every member of the generation has reported: apply the step.
+    Committed {
+        /// After it, ask for the next assignment: somebody joins, or there is nothing left to compute.
+        regroup: bool,
+        /// This member is to write the checkpoint of the new state.
+        checkpoint: bool,
+    },
+    /// The generation is over and nobody applies the step: ask for the next assignment.
+    Retry,
+}
+
+/// `POST /v1/fail`: a collective of a generation failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fail {
+    /// [`Joined::member`].
+    pub member: u64,
+    /// Of its assignment.
+    pub generation: u64,
+    /// What failed.
+    pub reason: String,
+}
+
+/// `POST /v1/checkpoint`: a member has written the objects of a checkpoint and asks to publish it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Publish {
+    /// [`Joined::member`].
+    pub member: u64,
+    /// The manifest.
+    pub manifest: CheckpointManifest,
+}
+
+/// Answer to [`Publish`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Published {
+    /// False if a checkpoint of this or a later step is there already.
+    pub published: bool,
+}
+
+/// Body of every answer that is not a success.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Refusal {
+    /// What the replica should do: `invalid`, `unauthorized`, `fenced`, `over`, `unavailable`.
+    pub kind: String,
+    /// What is wrong.
+    pub message: String,
+}
+
+/// `GET /v1/status`: for people and tests.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Status {
+    /// Name of the run.
+    pub run: String,
+    /// Current or last generation.
+    pub generation: u64,
+    /// Committed steps.
+    pub step: u64,
+    /// Steps of the run.
+    pub steps: u64,
+    /// Step of the newest published checkpoint.
+    pub checkpoint: Option<u64>,
+    /// Mean loss of the last committed step.
+    pub loss: Option<f64>,
+    /// Everybody who is in.
+    pub members: Vec<MemberStatus>,
+}
+
+/// One member in [`Status`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MemberStatus {
+    /// [`Joined::member`].
+    pub member: u64,
+    /// Who it is.
+    pub identity: Identity,
+    /// Its number in the current generation; none if it is not in it.
+    pub rank: Option<u32>,
+    /// Time since its last sign of life.
+    pub silent_ms: u64,
+}
+
+/// One entry of a run's journal. Entry 0 is [`JournalEntry::Run`]; who misses an entry is fenced.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum JournalEntry {
+    /// The run began.
+    Run {
+        /// Format version of the journal, 1.
+        format: u32,
+        /// Settings.
+        run: Box<Run>,
+        /// Digest of those that decide the weights.
+        config_digest: Digest,
+        /// The dataset version, for good.
+        dataset: DatasetVersionRef,
+    },
+    /// A coordinator took over; generations below `generation` are history.
+    Coordinator {
+        /// The first generation that it may use.
+        generation: u64,
+        /// When, milliseconds since 1970 UTC.
+        unix_ms: u64,
+    },
+    /// A generation was formed.
+    Generation {
+        /// Which.
+        generation: u64,
+        /// Names of its members by rank.
+        members: Vec<String>,
+        /// Committed steps when it was formed.
+        step: u64,
+    },
+    /// A checkpoint is about to be published.
+    Checkpoint {
+        /// Generation of the coordinator's group at that time.
+        generation: u64,
+        /// Step of the checkpoint.
+        step: u64,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Debug;
+
+    use serde::de::DeserializeOwned;
+
+    use super::*;
+
+    fn check<T: Serialize + DeserializeOwned + PartialEq + Debug>(message: &T, golden: &str) {
+        assert_eq!(serde_json::to_string(message).expect("json"), golden);
+        assert_eq!(&serde_json::from_str::<T>(golden).expect("message"), message);
+        let unknown = golden.replacen('{', "{\"surprise\":1,", 1);
+        assert!(
+            golden == "{\"kind\":\"beat\"}" || golden.contains("\"retry\"") || serde_json::from_str::<T>(&unknown).is_err(),
+            "{unknown}"
+        );
+    }
+
+    fn identity() -> Identity {
+        Identity { name: "a".to_owned(), host: "h".to_owned(), pid: 7, device: "cpu".to_owned() }
+    }
+
+    const ZERO: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+    #[test]
+    fn requests_are_written_byte_for_byte() {
+        let zero = Digest::from_bytes([0; 32]);
+        check(
+            &Join { protocol: 1, identity: identity(), config_digest: zero },
+            &format!(r#"{{"protocol":1,"identity":{{"name":"a","host":"h","pid":7,"device":"cpu"}},"config_digest":"{ZERO}"}}"#),
+        );
+        check(&Member { member: 3 }, r#"{"member":3}"#);
+        check(&Ready { member: 3, after: 0, have: None }, r#"{"member":3,"after":0,"have":null}"#);
+        check(&Fail { member: 3, generation: 2, reason: "x".to_owned() }, r#"{"member":3,"generation":2,"reason":"x"}"#);
+        let micro_batches = vec![MicroBatchReport { index: 1, loss: Some(0.5), samples: zero }];
+        check(
+            &Finish { member: 3, generation: 2, step: 9, micro_batches, timings: Timings::default() },
+            &format!(
+                r#"{{"member":3,"generation":2,"step":9,"micro_batches":[{{"index":1,"loss":0.5,"samples":"{ZERO}"}}],"timings":{{"data":0.0,"compute":0.0,"reduce":0.0,"commit":0.0,"apply":0.0}}}}"#
+            ),
+        );
+    }
+
+    #[test]
+    fn answers_are_written_byte_for_byte() {
+        check(&Joined { member: 3, lease_ms: 2000 }, r#"{"member":3,"lease_ms":2000}"#);
+        check(&Presence::Beat, r#"{"kind":"beat"}"#);
+        check(&Presence::Over { generation: 2, reason: "x".to_owned() }, r#"{"kind":"over","generation":2,"reason":"x"}"#);
+        check(&Presence::Out { reason: "x".to_owned() }, r#"{"kind":"out","reason":"x"}"#);
+        check(&Verdict::Committed { regroup: true, checkpoint: false }, r#"{"kind":"committed","regroup":true,"checkpoint":false}"#);
+        check(&Verdict::Retry, r#"{"kind":"retry"}"#);
+        check(&Published { published: true }, r#"{"published":true}"#);
+        check(&Refusal { kind: "fenced".to_owned(), message: "x".to_owned() }, r#"{"kind":"fenced","message":"x"}"#);
+        assert_eq!(serde_json::to_string(&Next::Done).expect("json"), r#"{"kind":"done"}"#);
+        let assignment = Assignment {
+            generation: 2,
+            rank: 1,
+            members: vec![identity()],
+            step: 9,
+            restore: Restore::Peer { rank: 0 },
+            source: Some(0),
+            transfer: true,
+            micro_batches: vec![2, 3],
+            checkpoint: false,
+        };
+        check(
+            &Next::Train { assignment },
+            r#"{"kind":"train","assignment":{"generation":2,"rank":1,"members":[{"name":"a","host":"h","pid":7,"device":"cpu"}],"step":9,"restore":{"kind":"peer","rank":0},"source":0,"transfer":true,"micro_batches":[2,3],"checkpoint":false}}"#,
+        );
+        for (restore, golden) in [
+            (Restore::Fresh, r#"{"kind":"fresh"}"#),
+            (Restore::Current, r#"{"kind":"current"}"#),
+            (Restore::Checkpoint { step: 5 }, r#"{"kind":"checkpoint","step":5}"#),
+        ] {
+            assert_eq!(serde_json::to_string(&restore).expect("json"), golden);
+        }
+        let member = MemberStatus { member: 3, identity: identity(), rank: None, silent_ms: 1 };
+        check(
+            &Status { run: "r".to_owned(), generation: 2, step: 9, steps: 10, checkpoint: None, loss: None, members: vec![member] },
+            r#"{"run":"r","generation":2,"step":9,"steps":10,"checkpoint":null,"loss":null,"members":[{"member":3,"identity":{"name":"a","host":"h","pid":7,"device":"cpu"},"rank":null,"silent_ms":1}]}"#,
+        );
+    }
+
+    #[test]
+    fn journal_entries_are_written_byte_for_byte() {
+        check(&JournalEntry::Coordinator { generation: 4, unix_ms: 5 }, r#"{"kind":"coordinator","generation":4,"unix_ms":5}"#);
+        check(
+            &JournalEntry::Generation { generation: 4, members: vec!["a".to_owned()], step: 9 },
+            r#"{"kind":"generation","generation":4,"members":["a"],"step":9}"#,
+        );
+        check(&JournalEntry::Checkpoint { generation: 4, step: 9 }, r#"{"kind":"checkpoint","generation":4,"step":9}"#);
+    }
+}

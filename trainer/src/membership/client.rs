@@ -1,0 +1,380 @@
+//! A replica's side of the membership, blocking: for the one thread that trains.
+//!
+//! Promises: the process's life is visible to the coordinator while the thread computes; the end of a generation is
+//! known at once, so that its collectives can be aborted from outside. Signs of life come from a thread of its own.
+//! Deliberately absent: a watch over the training thread itself. A replica whose process lives is alive.
+
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use forebay_schemas::checkpoint::CheckpointManifest;
+use forebay_schemas::wire::{
+    Assignment, Fail, Finish, Identity, Join, Joined, Member, MicroBatchReport, Next, PROTOCOL, Presence, Publish, Published, Ready,
+    RunInfo, Timings, Verdict,
+};
+use futures::StreamExt;
+use reqwest::Method;
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
+
+use super::transport::{PATIENCE, Transport};
+use crate::error::{Error, Kind, Result};
+
+/// Pause before a broken presence stream is opened again.
+const RECONNECT: Duration = Duration::from_millis(50);
+
+/// One stay of a replica in a run. Not for use on a thread that runs async tasks: its methods block.
+pub struct Session {
+    transport: Transport,
+    info: RunInfo,
+    identity: Identity,
+    stay: Arc<Stay>,
+    lease: Duration,
+    after: u64,
+    signs: Vec<JoinHandle<()>>,
+    // An option only so that it can be taken out when the session is dropped.
+    runtime: Option<Runtime>,
+}
+
+/// What the signs-of-life tasks and the training thread share.
+#[derive(Default)]
+struct Stay {
+    member: u64,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    // Generations up to this one are over.
+    over: Option<(u64, String)>,
+    out: Option<String>,
+    on_over: Option<(u64, OnOver)>,
+}
+
+type OnOver = Box<dyn FnOnce(&str) + Send>;
+
+impl Session {
+    /// Asks the coordinator at `url` for its run and joins it. Waits a bounded time for a coordinator that is not there.
+    pub fn join(url: &str, token: &str, identity: Identity) -> Result<Self> {
+        let transport = Transport::new(url, token)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("membership").enable_all().build();
+        let runtime = runtime.map_err(|error| Error::with_source(Kind::Internal, "the thread of the membership cannot start", error))?;
+        let asking = transport.clone();
+        let info: RunInfo = block(&runtime, async move { asking.get("v1/run").await })?;
+        if info.protocol != PROTOCOL {
+            let message = format!("coordinator {url} speaks protocol {}, expected {PROTOCOL}", info.protocol);
+            return Err(Error::new(Kind::Invalid, message));
+        }
+        let mut session = Self {
+            transport,
+            info,
+            identity,
+            stay: Arc::default(),
+            lease: Duration::ZERO,
+            after: 0,
+            signs: Vec::new(),
+            runtime: Some(runtime),
+        };
+        session.rejoin()?;
+        Ok(session)
+    }
+
+    /// Joins again as a new member, without state; after `Fenced`.
+    pub fn rejoin(&mut self) -> Result<()> {
+        self.signs.drain(..).for_each(|sign| sign.abort());
+        let request = Join { protocol: PROTOCOL, identity: self.identity.clone(), config_digest: self.info.run.digest() };
+        let joined: Joined = self.ask("v1/join", request)?;
+        self.lease = Duration::from_millis(joined.lease_ms);
+        self.after = 0;
+        self.stay = Arc::new(Stay { member: joined.member, state: Mutex::default() });
+        let runtime = self.runtime()?;
+        let signs = vec![
+            runtime.spawn(be_present(self.transport.clone(), Arc::clone(&self.stay))),
+            runtime.spawn(renew(self.transport.clone(), Arc::clone(&self.stay), self.lease / 4)),
+        ];
+        self.signs = signs;
+        Ok(())
+    }
+
+    /// The run: settings and dataset version.
+    pub fn run(&self) -> &RunInfo {
+        &self.info
+    }
+
+    /// Silent for so long, a member is out.
+    pub fn lease(&self) -> Duration {
+        self.lease
+    }
+
+    /// Waits for this member's place in the next generation; none when the run is done.
+    ///
+    /// `have` is the number of steps that the weights have seen, none without state. To ask means to have done with the
+    /// generation before. `Fenced`: [`Self::rejoin`].
+    pub fn assignment(&mut self, have: Option<u64>) -> Result<Option<Assignment>> {
+        match self.ask("v1/assignment", Ready { member: self.stay.member, after: self.after, have })? {
+            Next::Done => Ok(None),
+            Next::Train { assignment } => {
+                self.after = assignment.generation;
+                Ok(Some(assignment))
+            }
+        }
+    }
+
+    /// Reports a step whose summed gradient is there, and waits whether to apply it. Micro-batches ascend by index.
+    pub fn finish_step(&self, generation: u64, step: u64, micro_batches: Vec<MicroBatchReport>, timings: Timings) -> Result<Verdict> {
+        self.ask("v1/finish", Finish { member: self.stay.member, generation, step, micro_batches, timings })
+    }
+
+    /// Reports that a collective of a generation failed; then ask for the next assignment.
+    pub fn fail(&self, generation: u64, reason: &str) -> Result<()> {
+        self.ask("v1/fail", Fail { member: self.stay.member, generation, reason: reason.to_owned() })
+    }
+
+    /// Publishes a checkpoint whose objects are staged; false if one of this or a later step is there already.
+    pub fn publish(&self, manifest: CheckpointManifest) -> Result<bool> {
+        let published: Published = self.ask("v1/checkpoint", Publish { member: self.stay.member, manifest })?;
+        Ok(published.published)
+    }
+
+    /// Calls `abort` with the reason once `generation` is over, from another thread, or at once if it is already.
+    /// Replaces what was set before.
+    pub fn on_generation_end(&self, generation: u64, abort: impl FnOnce(&str) + Send + 'static) {
+        let mut state = self.stay.lock();
+        if let Some(reason) = state.ended(generation) {
+            drop(state);
+            abort(&reason);
+        } else {
+            state.on_over = Some((generation, Box::new(abort)));
+        }
+    }
+
+    /// Why a generation is over, once it is: worth a look between two micro-batches.
+    pub fn ended(&self, generation: u64) -> Option<String> {
+        self.stay.lock().ended(generation)
+    }
+
+    /// The keys through which the members of a generation find each other.
+    pub fn rendezvous(&self, generation: u64) -> Result<Rendezvous> {
+        let runtime = self.runtime()?.handle().clone();
+        Ok(Rendezvous { transport: self.transport.clone(), runtime, stay: Arc::clone(&self.stay), generation })
+    }
+
+    /// Says goodbye. A session that is dropped without it counts as a death.
+    pub fn leave(self) -> Result<()> {
+        // The member may be out already; it is gone either way.
+        match self.ask::<()>("v1/leave", Member { member: self.stay.member }) {
+            Err(error) if error.kind() != Kind::Fenced => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn ask<A: serde::de::DeserializeOwned + Send + 'static>(
+        &self,
+        path: &'static str,
+        request: impl serde::Serialize + Send + Sync + 'static,
+    ) -> Result<A> {
+        let transport = self.transport.clone();
+        block(self.runtime()?, async move { transport.ask(path, &request).await })
+    }
+
+    fn runtime(&self) -> Result<&Runtime> {
+        self.runtime.as_ref().ok_or_else(|| Error::new(Kind::Internal, "the session has ended"))
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // Dropping a runtime waits, which is forbidden on a thread that runs async tasks.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Runs a task on the runtime's thread and waits for it on this one.
+fn block<T: Send + 'static>(runtime: &Runtime, task: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    let (sender, receiver) = mpsc::sync_channel(1);
+    runtime.spawn(async move {
+        // The receiver waits below.
+        let _ = sender.send(task.await);
+    });
+    receiver.recv().map_err(|_| Error::new(Kind::Internal, "the thread of the membership ended"))?
+}
+
+impl Stay {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn end(&self, generation: u64, reason: &str) {
+        let mut state = self.lock();
+        if state.over.as_ref().is_none_or(|(over, _)| *over < generation) {
+            state.over = Some((generation, reason.to_owned()));
+        }
+        let due = state.on_over.take_if(|(waiting, _)| *waiting <= generation);
+        // Not under the lock: it may ask whether the generation is over.
+        drop(state);
+        if let Some((_, abort)) = due {
+            abort(reason);
+        }
+    }
+
+    fn out(&self, reason: &str) {
+        self.lock().out.get_or_insert_with(|| reason.to_owned());
+        self.end(u64::MAX, reason);
+    }
+}
+
+impl State {
+    fn ended(&self, generation: u64) -> Option<String> {
+        self.over.as_ref().filter(|(over, _)| *over >= generation).map(|(_, reason)| reason.clone())
+    }
+}
+
+/// Keeps the presence stream open and acts on what comes over it.
+async fn be_present(transport: Transport, stay: Arc<Stay>) {
+    let mut away_since: Option<Instant> = None;
+    loop {
+        match transport.presence(stay.member).await {
+            Ok(response) => {
+                away_since = None;
+                listen(response, &stay).await;
+            }
+            Err(error) if error.kind() == Kind::Unavailable => {
+                if away_since.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
+                    return stay.out(&error.to_string());
+                }
+            }
+            Err(error) => return stay.out(&error.to_string()),
+        }
+        if stay.lock().out.is_some() {
+            return;
+        }
+        tokio::time::sleep(RECONNECT).await;
+    }
+}
+
+/// Until the stream ends, by whatever cause.
+async fn listen(response: reqwest::Response, stay: &Stay) {
+    let mut chunks = response.bytes_stream();
+    let mut buffer = Vec::new();
+    while let Some(Ok(chunk)) = chunks.next().await {
+        buffer.extend_from_slice(&chunk);
+        while let Some(end) = buffer.iter().position(|&byte| byte == b'\n') {
+            let line: Vec<u8> = buffer.drain(..=end).collect();
+            match serde_json::from_slice(&line) {
+                Ok(Presence::Beat) => {}
+                Ok(Presence::Over { generation, reason }) => stay.end(generation, &reason),
+                Ok(Presence::Out { reason }) => stay.out(&reason),
+                Err(error) => return stay.out(&format!("the coordinator said something that this version does not know: {error}")),
+            }
+        }
+    }
+}
+
+async fn renew(transport: Transport, stay: Arc<Stay>, every: Duration) {
+    let mut clock = tokio::time::interval(every);
+    clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        clock.tick().await;
+        let renewed = transport.post::<()>("v1/renew", &Member { member: stay.member }).await;
+        if let Err(error) = renewed
+            && error.kind() != Kind::Unavailable
+        {
+            return stay.out(&error.to_string());
+        }
+    }
+}
+
+/// Keys of one generation, kept by the coordinator. Every operation fails once the generation is over.
+pub struct Rendezvous {
+    transport: Transport,
+    runtime: tokio::runtime::Handle,
+    stay: Arc<Stay>,
+    generation: u64,
+}
+
+/// How long one request of a waiting member is held open.
+const WAIT: Duration = Duration::from_secs(5);
+
+impl Rendezvous {
+    /// Sets a key.
+    pub fn set(&self, key: &str, value: &[u8]) -> Result<()> {
+        self.send(Method::PUT, key, Duration::ZERO, Bytes::copy_from_slice(value)).map(drop)
+    }
+
+    /// Adds to the number in a key, 0 if it is not set, and returns the sum.
+    pub fn add(&self, key: &str, amount: i64) -> Result<i64> {
+        let answer = self.send(Method::POST, key, Duration::ZERO, Bytes::from(amount.to_string()))?.unwrap_or_default();
+        serde_json::from_slice(&answer).map_err(|error| Error::with_source(Kind::Invalid, format!("key `{key}`: not a number"), error))
+    }
+
+    /// The value of a key if it is set.
+    pub fn check(&self, key: &str) -> Result<Option<Bytes>> {
+        self.send(Method::GET, key, Duration::ZERO, Bytes::new())
+    }
+
+    /// The value of a key; waits until it is set.
+    pub fn wait(&self, key: &str, timeout: Duration) -> Result<Bytes> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if let Some(value) = self.send(Method::GET, key, left.min(WAIT), Bytes::new())? {
+                return Ok(value);
+            }
+            if left.is_zero() {
+                let message = format!("key `{key}` of generation {}: not set within {timeout:?}", self.generation);
+                return Err(Error::new(Kind::Unavailable, message));
+            }
+        }
+    }
+
+    /// Why the generation is over, once it is.
+    pub fn cancelled(&self) -> Option<String> {
+        self.stay.lock().ended(self.generation)
+    }
+
+    fn send(&self, method: Method, key: &str, wait: Duration, body: Bytes) -> Result<Option<Bytes>> {
+        if let Some(reason) = self.cancelled() {
+            return Err(Error::new(Kind::Unavailable, format!("generation {} is over: {reason}", self.generation)));
+        }
+        let (sender, receiver) = mpsc::sync_channel(1);
+        let (transport, key) = (self.transport.clone(), key.to_owned());
+        let (generation, wait_ms) = (self.generation.to_string(), wait.as_millis().to_string());
+        self.runtime.spawn(async move {
+            let query = [("generation", generation.as_str()), ("key", key.as_str()), ("wait_ms", wait_ms.as_str())];
+            // The receiver waits below.
+            let _ = sender.send(transport.send(method, "v1/key", &query, body).await);
+        });
+        receiver.recv().map_err(|_| Error::new(Kind::Unavailable, "the session has ended"))?
+    }
+}
+
+#[cfg(feature = "torch")]
+impl forebay_c10d::Store for Rendezvous {
+    fn set(&self, key: &str, value: &[u8]) -> std::result::Result<(), String> {
+        self.set(key, value).map_err(|error| error.to_string())
+    }
+
+    fn get(&self, key: &str) -> std::result::Result<Vec<u8>, String> {
+        self.wait(key, PATIENCE).map(Vec::from).map_err(|error| error.to_string())
+    }
+
+    fn add(&self, key: &str, amount: i64) -> std::result::Result<i64, String> {
+        self.add(key, amount).map_err(|error| error.to_string())
+    }
+
+    fn check(&self, key: &str) -> std::result::Result<bool, String> {
+        self.check(key).map(|value| value.is_some()).map_err(|error| error.to_string())
+    }
+
+    fn wait(&self, key: &str, timeout: Duration) -> std::result::Result<(), String> {
+        self.wait(key, timeout).map(drop).map_err(|error| error.to_string())
+    }
+
+    fn cancelled(&self) -> Option<String> {
+        self.cancelled()
+    }
+}

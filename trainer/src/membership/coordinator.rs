@@ -1,0 +1,211 @@
+//! The coordinator of a run: takes the run up, serves its replicas, and says when it is done.
+//!
+//! Promises: what must outlive it is in the object store under the commit rule, so it can be killed at any moment and
+//! started again anywhere; of two for one run the later one wins.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use forebay_schemas::checkpoint::DatasetVersionRef;
+use forebay_schemas::run::Run;
+use forebay_schemas::wire::{PROTOCOL, RunInfo};
+use forebay_store::Checkpoints;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use super::group::{Cause, Group, Settings};
+use super::journal::claim;
+use super::owner::{Owner, Parts};
+use super::rendezvous::Keys;
+use super::routes::{Served, routes, token_digest};
+use crate::error::{Error, Kind, Result};
+use crate::telemetry::{Event, Observer, Recorder, What};
+
+/// Commands that may wait for the owner; more make their senders wait.
+const BACKLOG: usize = 1024;
+
+/// What a coordinator needs.
+pub struct CoordinatorOptions {
+    /// The run's settings.
+    pub run: Run,
+    /// The dataset version that they mean now; a run that began before keeps its own.
+    pub dataset: DatasetVersionRef,
+    /// Where the run's checkpoints and journal lie.
+    pub checkpoints: Checkpoints,
+    /// Address to listen on; port 0 for any free one.
+    pub listen: SocketAddr,
+    /// Secret that every request must show.
+    pub token: String,
+    /// The first step waits for so many replicas, but no longer than `elastic.gather`.
+    pub expected: usize,
+    /// Is told what happens.
+    pub observer: Arc<dyn Observer>,
+}
+
+/// What came of a run.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct RunSummary {
+    /// Committed steps.
+    pub step: u64,
+    /// Samples consumed.
+    pub samples: u64,
+    /// Training loss of the last step.
+    pub loss: Option<f64>,
+    /// Digest of the weights.
+    pub weights_sha256: String,
+    /// Since this coordinator took the run up.
+    pub seconds: f64,
+    /// Replicas that were lost on the way.
+    pub faults: Vec<Fault>,
+}
+
+/// A replica that died or froze.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Fault {
+    /// When, milliseconds since 1970 UTC.
+    pub unix_ms: u64,
+    /// In which generation.
+    pub generation: u64,
+    /// Committed steps at that time.
+    pub step: u64,
+    /// Its name.
+    pub replica: String,
+    /// Why it is out.
+    pub cause: Cause,
+    /// The same for people.
+    pub detail: String,
+}
+
+/// A running coordinator; dropping it stops it.
+#[derive(Debug)]
+pub struct Coordinator {
+    address: SocketAddr,
+    outcome: watch::Receiver<Option<std::result::Result<RunSummary, (Kind, String)>>>,
+    tasks: [JoinHandle<()>; 2],
+}
+
+impl Coordinator {
+    /// Takes the run up and begins to serve.
+    ///
+    /// `Invalid` if the run's name was used with other settings; `Unavailable` if the address is in use or the store
+    /// cannot be reached.
+    pub async fn start(options: CoordinatorOptions) -> Result<Self> {
+        let CoordinatorOptions { run, dataset, checkpoints, listen, token, expected, observer } = options;
+        if token.is_empty() {
+            return Err(Error::new(Kind::Invalid, "the coordinator's token is empty, expected a secret"));
+        }
+        run.validate()?;
+        // Before the journal is claimed: a coordinator that cannot serve must not fence one that does.
+        let listener = TcpListener::bind(listen).await;
+        let listener = listener.map_err(|error| {
+            Error::with_source(Kind::Unavailable, format!("address {listen} cannot be listened on, choose another one: {error}"), error)
+        })?;
+        let address = listener.local_addr().map_err(|error| Error::with_source(Kind::Internal, format!("address {listen}"), error))?;
+        let claimed = claim(&checkpoints, &run, &dataset, unix_ms()).await?;
+        let last_manifest = checkpoints.latest().await?;
+        let checkpoint = last_manifest.as_ref().map(|manifest| manifest.position.step);
+        let group = Group::new(settings(&run, expected), claimed.first_generation, checkpoint);
+
+        let (sender, receiver) = mpsc::channel(BACKLOG);
+        let keys = Arc::new(Keys::new());
+        let info = RunInfo { protocol: PROTOCOL, config_digest: run.digest(), dataset: claimed.dataset.clone(), run: run.clone() };
+        let served =
+            Served { info, token_digest: token_digest(&token), beat: beat(&run), commands: sender.clone(), keys: Arc::clone(&keys) };
+        let mut recorder = Recorder::new(claimed.first_generation);
+        let what =
+            What::RunStarted { run: run.name.clone(), step: group.committed(), steps: run.batch.steps, dataset: claimed.dataset.clone() };
+        let started = Event { unix_ms: unix_ms(), generation: 0, what };
+        observer.event(&started);
+        recorder.add(&started);
+        let owner = Owner::new(Parts {
+            run,
+            dataset_identity: claimed.dataset.identity,
+            checkpoints,
+            ledger: claimed.ledger,
+            group,
+            keys,
+            observer,
+            recorder,
+            last_manifest,
+            commands: sender,
+        });
+
+        let (said, outcome) = watch::channel(None);
+        let work = tokio::spawn(async move {
+            let outcome = owner.work(receiver).await.map_err(|error| (error.kind(), chain(&error)));
+            said.send_replace(Some(outcome));
+        });
+        let router = routes(Arc::new(served));
+        let serve = tokio::spawn(async move {
+            if let Err(error) = axum::serve(listener, router).await {
+                tracing::error!(%error, "the coordinator stopped serving");
+            }
+        });
+        Ok(Self { address, outcome, tasks: [work, serve] })
+    }
+
+    /// Where replicas reach it, if they reach this host by the address it listens on.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Waits until all steps are committed, the last checkpoint is published and the replicas have left. `Fenced` if
+    /// another coordinator has taken the run over.
+    pub async fn wait(&self) -> Result<RunSummary> {
+        let mut outcome = self.outcome.clone();
+        let stopped = |_| Error::new(Kind::Internal, "the coordinator was stopped");
+        match &*outcome.wait_for(Option::is_some).await.map_err(stopped)? {
+            Some(Ok(summary)) => Ok(summary.clone()),
+            Some(Err((kind, message))) => Err(Error::new(*kind, message.clone())),
+            None => Err(Error::new(Kind::Internal, "the coordinator ended without an outcome")),
+        }
+    }
+
+    /// Stops serving at once, as if it were killed.
+    pub fn stop(&self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+impl Drop for Coordinator {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn settings(run: &Run, expected: usize) -> Settings {
+    Settings {
+        micro_batches: run.batch.micro_batches,
+        steps: run.batch.steps,
+        every_steps: run.checkpoint.every_steps,
+        min_replicas: run.elastic.min_replicas as usize,
+        expected,
+        gather_ms: run.elastic.gather.0,
+        lease_ms: run.elastic.lease.0,
+    }
+}
+
+/// Both sides say something four times a lease.
+fn beat(run: &Run) -> Duration {
+    run.elastic.lease.duration() / 4
+}
+
+fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// Milliseconds since 1970 UTC.
+pub(crate) fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
