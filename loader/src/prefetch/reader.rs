@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::order::{Due, Order};
 use super::queue::{Group, Job, Queue};
 use crate::error::{Error, Result};
-use crate::fetch::Fetch;
+use crate::fetch::{Fetch, Ranges};
 
 /// The bound is kept in units of so many bytes.
 const UNIT: u64 = 1 << 10;
@@ -54,9 +54,10 @@ fn group(order: &Order, first: u64, ramp: u64, row_bytes: u64, bound: u64) -> Ve
 /// Reads a group and hands out its jobs; returns what a row takes, as far as is known now.
 async fn read_group(queue: &Queue, fetch: &Fetch, due: Vec<Due>, row_bytes: u64, units: u32, budget: &Arc<Semaphore>) -> Result<u64> {
     let rows: Vec<u64> = due.iter().flat_map(|due| due.draws.iter().map(|draw| draw.row)).collect();
-    let permit = acquire(budget, rows.len() as u64 * row_bytes, units).await?;
+    let ranges = Ranges::covering(rows, row_bytes);
+    let permit = acquire(budget, ranges.rows() * row_bytes, units).await?;
     let began = Instant::now();
-    let fetched = fetch.read(rows, row_bytes).await?;
+    let fetched = fetch.read(ranges).await?;
     let read = Instant::now();
     let count = fetched.rows.num_rows() as u64;
     let bytes = fetched.rows.get_array_memory_size() as u64;

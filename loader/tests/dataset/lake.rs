@@ -1,0 +1,153 @@
+//! Small datasets in temporary folders, committed through `store`.
+
+use std::io::Cursor;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, FixedSizeBinaryArray, FixedSizeListArray, LargeBinaryArray, ListArray, RecordBatch, UInt32Array, UInt64Array,
+};
+use arrow::buffer::OffsetBuffer;
+use arrow::datatypes::{DataType, Field, SchemaRef};
+use forebay_schemas::Digest;
+use forebay_schemas::dataset::{DatasetManifest, Modality, TableFormat};
+use forebay_schemas::record;
+use forebay_store::Dataset;
+use image::{ImageFormat, Rgb, RgbImage};
+use tokio::runtime::{Handle, Runtime};
+
+/// Length of a sample.
+pub const LENGTH: usize = 8;
+
+/// A dataset with one version, of which the table `train` is read.
+pub struct Lake {
+    pub runtime: Runtime,
+    pub dataset: Dataset,
+    pub manifest: DatasetManifest,
+    _folder: tempfile::TempDir,
+}
+
+impl Lake {
+    /// Row r holds the ids of [`expected_ids`].
+    pub fn tokens(format: TableFormat, rows: u64) -> Self {
+        Self::sequences(format, rows, LENGTH)
+    }
+
+    /// Rows as long as the demo's.
+    pub fn wide_tokens(format: TableFormat, rows: u64) -> Self {
+        Self::sequences(format, rows, 256)
+    }
+
+    fn sequences(format: TableFormat, rows: u64, length: usize) -> Self {
+        let schema = record::sequences(length);
+        let batches = (0..rows)
+            .step_by(300)
+            .map(|first| {
+                let count = 300.min(rows - first) as usize;
+                let ids = (first..first + count as u64).flat_map(|row| (0..=length as u64).map(move |i| (row * 10 + i) as u32));
+                let tokens =
+                    FixedSizeListArray::new(item(DataType::UInt32), length as i32 + 1, Arc::new(UInt32Array::from_iter_values(ids)), None);
+                let one_each = OffsetBuffer::from_lengths(vec![1; count]);
+                let documents = UInt64Array::from_iter_values(first..first + count as u64);
+                let documents = ListArray::new(item(DataType::UInt64), one_each.clone(), Arc::new(documents), None);
+                let starts = ListArray::new(item(DataType::UInt32), one_each, Arc::new(UInt32Array::from(vec![0; count])), None);
+                batch(&schema, vec![Arc::new(tokens), Arc::new(documents), Arc::new(starts)])
+            })
+            .collect();
+        Self::commit(format, Modality::Text, schema.clone(), batches)
+    }
+
+    /// JPEG pictures of one colour each, of several sizes, labelled by row modulo 10.
+    pub fn images(rows: u64) -> Self {
+        let encoded = (0..rows).map(|row| {
+            let mut bytes = Vec::new();
+            RgbImage::from_pixel(20 + row as u32 % 50, 30 + row as u32 % 11, Rgb(colour(row)))
+                .write_to(&mut Cursor::new(&mut bytes), ImageFormat::Jpeg)
+                .expect("jpeg");
+            bytes
+        });
+        Self::pictures(encoded.collect())
+    }
+
+    /// The first images of CIFAR-10; none without the test data.
+    pub fn cifar(count: usize) -> Option<Self> {
+        let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data");
+        let data = std::env::var_os("FOREBAY_TEST_DATA").map_or_else(|| PathBuf::from(default), PathBuf::from);
+        let archive = data.join("cifar10_jpg.tar.zst");
+        if !archive.exists() {
+            println!("skipped: no test data");
+            return None;
+        }
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let script = "tar --zstd -xOf \"$0\" cifar10_jpg/train.tar | tar -xf - -C \"$1\"";
+        let status = Command::new("sh").arg("-c").arg(script).arg(archive).arg(folder.path()).status().expect("sh");
+        assert!(status.success(), "tar with zstd");
+        let mut encoded = Vec::new();
+        let mut folders = vec![folder.path().to_owned()];
+        while let Some(path) = folders.pop().filter(|_| encoded.len() < count) {
+            for entry in std::fs::read_dir(path).expect("folder") {
+                let path = entry.expect("entry").path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else {
+                    encoded.push(std::fs::read(path).expect("file"));
+                }
+            }
+        }
+        encoded.truncate(count);
+        Some(Self::pictures(encoded))
+    }
+
+    fn pictures(encoded: Vec<Vec<u8>>) -> Self {
+        let rows = encoded.len() as u32;
+        let ids = encoded.iter().map(|bytes| *Digest::of(bytes).as_bytes());
+        let side = || UInt32Array::from(vec![1; rows as usize]);
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(FixedSizeBinaryArray::try_from_iter(ids).expect("ids")),
+            Arc::new(LargeBinaryArray::from_iter_values(&encoded)),
+            Arc::new(UInt32Array::from_iter_values((0..rows).map(|row| row % 10))),
+            Arc::new(side()),
+            Arc::new(side()),
+        ];
+        Self::commit(TableFormat::Lance, Modality::Images, record::images(), vec![batch(&record::images(), columns)])
+    }
+
+    fn commit(format: TableFormat, modality: Modality, schema: SchemaRef, batches: Vec<RecordBatch>) -> Self {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let runtime = Runtime::new().expect("runtime");
+        let (dataset, manifest) = runtime.block_on(async {
+            let dataset = Dataset::create(folder.path().to_str().expect("utf-8 path")).await.expect("dataset");
+            let rows = Box::pin(futures::stream::iter(batches.into_iter().map(Ok)));
+            let table = dataset.tables(format).write("tables/1/train", None, schema, rows).await.expect("table");
+            let golden = include_str!("../../../schemas/golden/dataset-1.json");
+            let mut manifest: DatasetManifest = serde_json::from_str(golden).expect("manifest");
+            manifest.modality = modality;
+            manifest.tables = [("train".to_owned(), table)].into();
+            (dataset, manifest)
+        });
+        Self { runtime, dataset, manifest, _folder: folder }
+    }
+
+    pub fn handle(&self) -> Handle {
+        self.runtime.handle().clone()
+    }
+}
+
+/// The ids of a row of [`Lake::tokens`].
+pub fn expected_ids(row: u64) -> Vec<i64> {
+    (0..=LENGTH as i64).map(|i| row as i64 * 10 + i).collect()
+}
+
+/// The colour of a row of [`Lake::images`].
+pub fn colour(row: u64) -> [u8; 3] {
+    [(row * 37) as u8, (row * 11 + 90) as u8, (row * 71 + 30) as u8]
+}
+
+fn item(kind: DataType) -> Arc<Field> {
+    Arc::new(Field::new("item", kind, false))
+}
+
+fn batch(schema: &SchemaRef, columns: Vec<ArrayRef>) -> RecordBatch {
+    RecordBatch::try_new(schema.clone(), columns).expect("columns")
+}

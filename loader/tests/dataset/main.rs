@@ -1,0 +1,164 @@
+//! Loaders over real datasets: written, committed and opened through `store`, in both table formats.
+
+mod lake;
+
+use std::collections::BTreeMap;
+
+use forebay_loader::{Batch, Kind, Loader, MicroBatch, Stream, StreamOptions, Transform, bench};
+use forebay_schemas::dataset::TableFormat;
+use forebay_schemas::run::Augment;
+use tokio::runtime::Runtime;
+
+use lake::{LENGTH, Lake, expected_ids};
+
+fn all(mut stream: Stream) -> Vec<MicroBatch> {
+    std::iter::from_fn(|| stream.next()).map(|item| item.expect("micro-batch")).collect()
+}
+
+fn open(lake: &Lake, k: u32, b: u32, transform: Transform) -> forebay_loader::Result<Loader> {
+    lake.runtime.block_on(Loader::open(&lake.dataset, &lake.manifest, "train", 5, k, b, transform))
+}
+
+fn ids(batch: &Batch) -> &[i64] {
+    let Batch::Tokens { ids, length, .. } = batch else { panic!("expected tokens") };
+    assert_eq!(*length, LENGTH);
+    ids
+}
+
+#[test]
+fn every_world_is_fed_the_plan_with_no_row_doubled_or_missing() {
+    for format in [TableFormat::Lance, TableFormat::Parquet] {
+        let rows = 700;
+        let lake = Lake::tokens(format, rows);
+        let loader = open(&lake, 16, 5, Transform::Tokens).expect("loader");
+        // 80 samples a step do not divide 700 rows: the ninth step runs over the end of the epoch.
+        let mut reference = BTreeMap::new();
+        for world in [1usize, 7, 11, 13, 16] {
+            let mut fed = BTreeMap::new();
+            for rank in 0..world {
+                let mine: Vec<u32> = (0..16).filter(|m| *m as usize % world == rank).collect();
+                for micro_batch in all(loader.stream(lake.handle(), mine, 0, 10, StreamOptions::default())) {
+                    let plan = loader.plan().micro_batch(micro_batch.step, micro_batch.index);
+                    let expected: Vec<i64> = plan.draws.iter().flat_map(|draw| expected_ids(draw.row)).collect();
+                    assert_eq!(ids(&micro_batch.batch), expected, "world {world}, step {}", micro_batch.step);
+                    assert_eq!(micro_batch.digest, plan.digest());
+                    assert!(fed.insert((micro_batch.step, micro_batch.index), micro_batch.batch).is_none());
+                }
+            }
+            assert_eq!(fed.len(), 160);
+            let mut epoch: Vec<i64> =
+                fed.values().flat_map(|batch| ids(batch).chunks_exact(LENGTH + 1)).map(|ids| ids[0]).take(rows as usize).collect();
+            epoch.sort_unstable();
+            assert_eq!(epoch, (0..rows).map(|row| expected_ids(row)[0]).collect::<Vec<_>>(), "{format:?}, world {world}");
+            if world == 1 {
+                reference = fed;
+            } else {
+                assert_eq!(fed, reference, "world {world}");
+            }
+        }
+    }
+}
+
+#[test]
+fn validation_rows_come_in_stored_order_with_a_smaller_last_batch() {
+    let lake = Lake::tokens(TableFormat::Lance, 25);
+    let loader = open(&lake, 1, 1, Transform::Tokens).expect("loader");
+    let read = |max_samples| {
+        let batches = loader.sequential(lake.handle(), 10, max_samples, StreamOptions::default());
+        batches.map(|batch| ids(&batch.expect("batch")).to_vec()).collect::<Vec<_>>()
+    };
+    assert_eq!(read(None).concat(), (0..25).flat_map(expected_ids).collect::<Vec<_>>());
+    assert_eq!(read(None).iter().map(|ids| ids.len() / (LENGTH + 1)).collect::<Vec<_>>(), [10, 10, 5]);
+    assert_eq!(read(Some(13)).concat(), (0..13).flat_map(expected_ids).collect::<Vec<_>>());
+    assert_eq!(loader.sequential(lake.handle(), 10, Some(13), StreamOptions::default()).samples(), 13);
+}
+
+#[test]
+fn images_are_decoded_with_their_labels_and_the_same_bits_for_every_world() {
+    let lake = Lake::images(90);
+    let transform = Transform::Images {
+        size: 24,
+        mean: [0.5; 3],
+        std: [0.25; 3],
+        augment: Some(Augment { max_rotation_degrees: 5.0, ..Augment::default() }),
+    };
+    let loader = open(&lake, 6, 4, transform).expect("loader");
+    let alone = all(loader.stream(lake.handle(), (0..6).collect(), 0, 8, StreamOptions::default()));
+    let options = StreamOptions { threads: 3, prefetch_bytes: 1 << 16 };
+    let mut shared: Vec<MicroBatch> =
+        (0..4).flat_map(|rank| all(loader.stream(lake.handle(), (0..6).filter(|m| m % 4 == rank).collect(), 0, 8, options))).collect();
+    shared.sort_by_key(|micro_batch| (micro_batch.step, micro_batch.index));
+    assert_eq!(alone, shared);
+    for micro_batch in &alone {
+        let Batch::Images { pixels, labels, samples, size } = &micro_batch.batch else { panic!("expected images") };
+        assert_eq!((*samples, *size, pixels.len()), (4, 24, 4 * 3 * 24 * 24));
+        let draws = loader.plan().micro_batch(micro_batch.step, micro_batch.index).draws;
+        for ((draw, label), sample) in draws.iter().zip(labels).zip(pixels.chunks_exact(3 * 24 * 24)) {
+            assert_eq!(*label, (draw.row % 10) as i64);
+            // The pictures are of one colour, which no crop, flip or turn changes.
+            for (plane, byte) in sample.chunks_exact(24 * 24).zip(lake::colour(draw.row)) {
+                let expected = (f32::from(byte) / 255.0 - 0.5) / 0.25;
+                assert!(plane.iter().all(|value| (value - expected).abs() < 0.1), "row {}: {} {expected}", draw.row, plane[0]);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_invalid_and_named() {
+    let lake = Lake::tokens(TableFormat::Lance, 5);
+    let images = Transform::Images { size: 8, mean: [0.0; 3], std: [1.0; 3], augment: None };
+    let error = open(&lake, 1, 1, images).expect_err("text is no image");
+    assert!(error.kind() == Kind::Invalid && error.to_string().contains("found modality Text"), "{error}");
+    let error = open(&lake, 1, 0, Transform::Tokens).expect_err("no samples");
+    assert!(error.kind() == Kind::Invalid && error.to_string().contains("found 0 samples"), "{error}");
+    let opened = lake.runtime.block_on(Loader::open(&lake.dataset, &lake.manifest, "test", 5, 1, 1, Transform::Tokens));
+    let error = opened.expect_err("no such split");
+    assert!(error.kind() == Kind::Invalid && error.to_string().contains("no table `test`, expected one of train"), "{error}");
+    let images = Lake::images(3);
+    for (size, std) in [(0, [1.0; 3]), (32, [1.0, 0.0, 1.0])] {
+        let error = open(&images, 1, 1, Transform::Images { size, mean: [0.0; 3], std, augment: None }).expect_err("range");
+        assert!(error.kind() == Kind::Invalid && error.to_string().contains("expected"), "{error}");
+    }
+}
+
+#[test]
+fn a_measurement_counts_what_was_delivered() {
+    let lake = Lake::tokens(TableFormat::Lance, 500);
+    let loader = open(&lake, 3, 10, Transform::Tokens).expect("loader");
+    let report = bench(&loader, lake.handle(), 20, StreamOptions::default()).expect("report");
+    assert_eq!(report.samples, 200);
+    assert!(report.waits.total() <= report.seconds && report.megabytes > 0.0 && report.work.read_rows >= 200, "{report:?}");
+}
+
+/// Run by hand: `cargo test -p forebay-loader --test dataset -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+fn rows_and_images_a_second() {
+    let show = |name: &str, loader: &Loader, runtime: &Runtime, micro_batches: u64, options: StreamOptions| {
+        let report = bench(loader, runtime.handle().clone(), micro_batches, options).expect("report");
+        println!("{name}: {:.0} samples/s, {report:?}", report.samples_per_second);
+    };
+    for format in [TableFormat::Lance, TableFormat::Parquet] {
+        let lake = Lake::wide_tokens(format, 60_000);
+        let loader = open(&lake, 4, 16, Transform::Tokens).expect("loader");
+        show(&format!("257 tokens, {format:?}, all"), &loader, &lake.runtime, 3_000, StreamOptions::default());
+        let mut stream = loader.stream(lake.handle(), vec![1], 0, 900, StreamOptions::default());
+        let began = std::time::Instant::now();
+        let count = std::iter::from_fn(|| stream.next()).count();
+        println!(
+            "257 tokens, {format:?}, one of four: {:.0} samples/s {:?}",
+            count as f64 * 16.0 / began.elapsed().as_secs_f64(),
+            stream.work()
+        );
+        let began = std::time::Instant::now();
+        let first = loader.stream(lake.handle(), vec![1], 500, 900, StreamOptions::default()).next();
+        println!("first micro-batch of a new stream after {:?} ({})", began.elapsed(), first.is_some());
+    }
+    let Some(lake) = Lake::cifar(5_000) else { return };
+    for augment in [None, Some(Augment::default())] {
+        let transform = Transform::Images { size: 32, mean: [0.5; 3], std: [0.25; 3], augment: augment.clone() };
+        let loader = open(&lake, 4, 32, transform).expect("loader");
+        show(&format!("CIFAR-10, augment {}", augment.is_some()), &loader, &lake.runtime, 200, StreamOptions::default());
+    }
+}
