@@ -10,11 +10,13 @@ pub mod error;
 pub mod checkpoint;
 #[cfg(feature = "torch")]
 pub mod engine;
+pub mod membership;
 #[cfg(feature = "torch")]
 pub mod model;
 #[cfg(feature = "torch")]
 pub mod optim;
 #[cfg(feature = "torch")]
 pub mod reduce;
+pub mod telemetry;
 
 pub use error::{Error, Kind, Result};
