@@ -8,8 +8,8 @@ use std::time::Instant;
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{SchemaRef, UInt32Type};
 use forebay_schemas::Digest;
-use forebay_schemas::dataset::Modality;
-use forebay_schemas::run::Augment;
+use forebay_schemas::dataset::{DatasetManifest, Modality};
+use forebay_schemas::run::{Augment, Model, Run};
 
 use crate::augment::{Draws, Normalise, View, render};
 use crate::decode::{decode_image, sequence_width, widen};
@@ -35,12 +35,37 @@ pub enum Transform {
     },
 }
 
+impl Transform {
+    /// What a training run makes of its dataset: the model's input size, the statistics that ingest measured, the run's
+    /// augmentation. `Invalid` if the model is for another kind of samples, or nothing was measured.
+    pub fn training(run: &Run, manifest: &DatasetManifest) -> Result<Self> {
+        let size = match (&run.model, manifest.modality) {
+            (Model::Gpt { .. }, Modality::Text) => return Ok(Self::Tokens),
+            (Model::Resnet { image_size, .. } | Model::Vit { image_size, .. }, Modality::Images) => *image_size,
+            (Model::Gpt { .. }, found) => return Err(unfit(found, "Text for a gpt")),
+            (Model::Resnet { .. } | Model::Vit { .. }, found) => return Err(unfit(found, "Images for a resnet or vit")),
+        };
+        let statistics = manifest.statistics.channel_mean.zip(manifest.statistics.channel_std);
+        let (mean, std) = statistics.ok_or_else(|| {
+            Error::Invalid(format!(
+                "dataset version {}: found no channel mean and std, expected those of its training pixels",
+                manifest.version
+            ))
+        })?;
+        Ok(Self::Images { size, mean, std, augment: Some(run.augment.clone()) })
+    }
+}
+
+fn unfit(found: Modality, expected: &str) -> Error {
+    Error::Invalid(format!("dataset: found modality {found:?}, expected {expected}"))
+}
+
 /// Samples side by side in one buffer.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Batch {
     /// Token ids.
     Tokens {
-        /// Shape [samples, length + 1], row-major: inputs are the first `length`, targets the last.
+        /// Shape `[samples, length + 1]`, row-major: inputs are the first `length`, targets the last.
         ids: Vec<i64>,
         /// Number of samples.
         samples: usize,
@@ -49,9 +74,9 @@ pub enum Batch {
     },
     /// Normalised images with their labels.
     Images {
-        /// Shape [samples, 3, size, size]: red, green, blue.
+        /// Shape `[samples, 3, size, size]`: red, green, blue.
         pixels: Vec<f32>,
-        /// Shape [samples].
+        /// Shape `[samples]`.
         labels: Vec<i64>,
         /// Number of samples.
         samples: usize,
@@ -66,6 +91,15 @@ impl Batch {
         match self {
             Self::Tokens { samples, .. } | Self::Images { samples, .. } => *samples,
         }
+    }
+
+    /// Size of the buffers.
+    pub fn bytes(&self) -> u64 {
+        let bytes = match self {
+            Self::Tokens { ids, .. } => size_of_val(ids.as_slice()),
+            Self::Images { pixels, labels, .. } => size_of_val(pixels.as_slice()) + size_of_val(labels.as_slice()),
+        };
+        bytes as u64
     }
 }
 
@@ -118,12 +152,8 @@ impl Recipe {
                 check_images(*size, mean, std)?;
                 Kind::Images { size: *size, normalise: Normalise::new(*mean, *std), augment: augment.clone() }
             }
-            (Transform::Tokens, found) => {
-                return Err(Error::Invalid(format!("dataset: found modality {found:?}, expected Text for token batches")));
-            }
-            (Transform::Images { .. }, found) => {
-                return Err(Error::Invalid(format!("dataset: found modality {found:?}, expected Images for image batches")));
-            }
+            (Transform::Tokens, found) => return Err(unfit(found, "Text for token batches")),
+            (Transform::Images { .. }, found) => return Err(unfit(found, "Images for image batches")),
         };
         Ok(Self { split: split.to_owned(), seed, kind })
     }

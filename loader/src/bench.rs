@@ -21,7 +21,7 @@ pub struct BenchReport {
     pub seconds: f64,
     /// Samples a second.
     pub samples_per_second: f64,
-    /// Rows read, in millions of bytes as they lie in memory.
+    /// Batches delivered, in millions of bytes.
     pub megabytes: f64,
     /// Where the consumer waited.
     pub waits: Waits,
@@ -35,19 +35,20 @@ pub fn bench(loader: &Loader, runtime: Handle, micro_batches: u64, options: Stre
     let steps = micro_batches.div_ceil(u64::from(each_step));
     let began = Instant::now();
     let mut stream = loader.stream(runtime, (0..each_step).collect(), 0, steps, options);
-    let mut samples = 0;
+    let (mut samples, mut bytes) = (0, 0);
     for _ in 0..micro_batches {
         let Some(micro_batch) = stream.next() else { break };
-        samples += micro_batch?.batch.samples() as u64;
+        let batch = micro_batch?.batch;
+        samples += batch.samples() as u64;
+        bytes += batch.bytes();
     }
     let seconds = began.elapsed().as_secs_f64();
-    let work = stream.work();
     Ok(BenchReport {
         samples,
         seconds,
         samples_per_second: samples as f64 / seconds.max(1e-9),
-        megabytes: work.read_bytes as f64 / 1e6,
+        megabytes: bytes as f64 / 1e6,
         waits: stream.waits(),
-        work,
+        work: stream.work(),
     })
 }

@@ -20,7 +20,7 @@ impl Normalise {
     }
 }
 
-/// Renders the view as `size` × `size` pixels into `out`, shape [3, size, size].
+/// Renders the view as `size` × `size` pixels into `out`, shape `[3, size, size]`.
 pub(crate) fn render(picture: &Picture, view: &View, size: u32, normalise: &Normalise, out: &mut [f32]) {
     let step = |direction: [f64; 2]| direction[0].hypot(direction[1]);
     let factor = step(view.right).min(step(view.down)).floor() as u32;

@@ -29,7 +29,7 @@ use queue::{Queue, work};
 /// How much a stream may do ahead of its consumer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StreamOptions {
-    /// Threads that decode; at least one is started. Default: 1.
+    /// Threads that decode; 0 is one a core. Default: 1.
     pub threads: usize,
     /// Bytes of rows read and batches made that wait for the consumer. Default: 64 MiB.
     pub prefetch_bytes: u64,
@@ -89,7 +89,11 @@ impl Stream {
         let half = options.prefetch_bytes / 2;
         let queue = Arc::new(Queue::new(recipe, total, half));
         let mut stream = Self { queue, next: 0, total, waits: Waits::default(), failure: None, reader: None, workers: Vec::new() };
-        for i in 0..options.threads.max(1) {
+        let threads = match options.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            threads => threads,
+        };
+        for i in 0..threads {
             let queue = Arc::clone(&stream.queue);
             match std::thread::Builder::new().name(format!("loader-{i}")).spawn(move || work(&queue)) {
                 Ok(worker) => stream.workers.push(worker),
@@ -98,7 +102,7 @@ impl Stream {
                     return stream.failed(Error::Internal(format!("cannot start a decoding thread: {error}")));
                 }
                 Err(error) => {
-                    tracing::warn!("started {i} of {} decoding threads: {error}", options.threads);
+                    tracing::warn!("started {i} of {threads} decoding threads: {error}");
                     break;
                 }
             }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use forebay_loader::{Batch, Kind, Loader, MicroBatch, Stream, StreamOptions, Transform, bench};
 use forebay_schemas::dataset::TableFormat;
-use forebay_schemas::run::Augment;
+use forebay_schemas::run::{Augment, Run};
 use tokio::runtime::Runtime;
 
 use lake::{LENGTH, Lake, expected_ids};
@@ -123,12 +123,38 @@ fn what_does_not_fit_is_invalid_and_named() {
 }
 
 #[test]
+fn a_run_says_what_becomes_of_its_rows() {
+    let run = |model: &str| -> Run {
+        serde_json::from_str(&format!(
+            r#"{{"name":"x","dataset":"d","checkpoints":"c","model":{model},"batch":{{"steps":1,"micro_batches":1,"micro_batch_size":1}}}}"#
+        ))
+        .expect("run")
+    };
+    let (gpt, resnet) = (run(r#"{"kind":"gpt","layers":1,"heads":1,"width":2}"#), run(r#"{"kind":"resnet","depth":20,"image_size":32}"#));
+    let text = Lake::tokens(TableFormat::Lance, 3).manifest;
+    let mut images = Lake::images(3).manifest;
+    images.statistics.channel_mean = Some([0.1, 0.2, 0.3]);
+    images.statistics.channel_std = Some([0.4, 0.5, 0.6]);
+    assert_eq!(Transform::training(&gpt, &text).expect("transform"), Transform::Tokens);
+    let expected = Transform::Images { size: 32, mean: [0.1, 0.2, 0.3], std: [0.4, 0.5, 0.6], augment: Some(Augment::default()) };
+    assert_eq!(Transform::training(&resnet, &images).expect("transform"), expected);
+    images.statistics.channel_std = None;
+    for (run, manifest, expected) in
+        [(&gpt, &images, "expected Text"), (&resnet, &text, "expected Images"), (&resnet, &images, "no channel")]
+    {
+        let error = Transform::training(run, manifest).expect_err("unfit");
+        assert!(error.kind() == Kind::Invalid && error.to_string().contains(expected), "{error}");
+    }
+}
+
+#[test]
 fn a_measurement_counts_what_was_delivered() {
     let lake = Lake::tokens(TableFormat::Lance, 500);
     let loader = open(&lake, 3, 10, Transform::Tokens).expect("loader");
     let report = bench(&loader, lake.handle(), 20, StreamOptions::default()).expect("report");
     assert_eq!(report.samples, 200);
-    assert!(report.waits.total() <= report.seconds && report.megabytes > 0.0 && report.work.read_rows >= 200, "{report:?}");
+    assert_eq!(report.megabytes, (200 * (LENGTH + 1) * 8) as f64 / 1e6);
+    assert!(report.waits.total() <= report.seconds && report.work.read_rows >= 200, "{report:?}");
 }
 
 /// Run by hand: `cargo test -p forebay-loader --test dataset -- --ignored --nocapture`.
