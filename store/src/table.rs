@@ -15,6 +15,7 @@ use futures::stream::BoxStream;
 use crate::error::{Error, Kind, Result};
 use crate::location::Location;
 
+mod items;
 mod lance;
 mod parquet;
 mod ranges;
@@ -88,7 +89,10 @@ fn conform(name: &str, schema: &SchemaRef, batch: &RecordBatch) -> Result<Record
     let columns: Result<Vec<_>> = schema
         .fields()
         .iter()
-        .map(|field| batch.column_by_name(field.name()).cloned().ok_or_else(|| bad(format!("column `{}` is missing", field.name()))))
+        .map(|field| {
+            let column = batch.column_by_name(field.name()).ok_or_else(|| bad(format!("column `{}` is missing", field.name())))?;
+            Ok(items::restored(column, field.data_type()))
+        })
         .collect();
     RecordBatch::try_new(schema.clone(), columns?).map_err(|error| bad(error.to_string()))
 }

@@ -29,7 +29,7 @@ use lance_io::object_store::providers::local::FileStoreProvider;
 use lance_table::io::commit::ConditionalPutCommitHandler;
 use url::Url;
 
-use super::{Table, Tables, conform, named, project, ranges};
+use super::{Table, Tables, conform, items, named, project, ranges};
 use crate::cause::from_lance;
 use crate::error::{Error, Kind, Result};
 use crate::location::Location;
@@ -41,7 +41,7 @@ const INDEX_CACHE_BYTES: usize = 1 << 20;
 const SCAN_BATCH_ROWS: usize = 512;
 const SCAN_BATCHES_AHEAD: usize = 2;
 const SCAN_BUFFER_BYTES: u64 = 64 << 20;
-/// Fragments that one read opens at a time.
+/// Fragments that one call reads or checks at a time.
 const FRAGMENTS_IN_FLIGHT: usize = 8;
 /// Open fragment readers that are kept; each holds its file's metadata.
 const READERS_KEPT: usize = 64;
@@ -102,6 +102,25 @@ impl LanceTables {
         Ok(dataset)
     }
 
+    /// Refuses a table of which a data file is missing or not of the size that it was written with.
+    async fn check_sizes(&self, table: &LanceTable) -> Result<()> {
+        let files = table.fragments.iter().flat_map(|fragment| &fragment.metadata().files);
+        let checks: Vec<_> = files
+            .map(|file| async move {
+                let path = format!("{}/data/{}", table.path, file.path);
+                let expected = file.file_size_bytes.get().map(u64::from);
+                match (self.location.head(&path).await?, expected) {
+                    (Some(meta), Some(expected)) if meta.size != expected => {
+                        Err(self.location.corrupt(&path, format!("has {} bytes, expected {expected}", meta.size)))
+                    }
+                    (Some(_), _) => Ok(()),
+                    (None, _) => Err(self.location.corrupt(&path, "is missing, expected a data file of a table")),
+                }
+            })
+            .collect();
+        futures::stream::iter(checks).buffer_unordered(FRAGMENTS_IN_FLIGHT).try_collect().await
+    }
+
     fn params(&self, mode: WriteMode) -> WriteParams {
         WriteParams {
             mode,
@@ -145,6 +164,7 @@ impl Tables for LanceTables {
                 None => (None, WriteMode::Create),
             },
         };
+        let schema = items::marked(&schema);
         let source = Source::default();
         let (params, uri) = (self.params(mode), self.uri(path));
         let builder = match base {
@@ -177,7 +197,9 @@ impl Tables for LanceTables {
             }
             error => error,
         })?;
-        Ok(Arc::new(LanceTable::new(name, dataset, table.rows)?))
+        let table = LanceTable::new(table.path.clone(), name, dataset, table.rows)?;
+        self.check_sizes(&table).await?;
+        Ok(Arc::new(table))
     }
 }
 
@@ -197,11 +219,11 @@ struct Source {
 
 impl Source {
     fn stream(&self, schema: SchemaRef, rows: BoxStream<'static, Result<RecordBatch>>) -> SendableRecordBatchStream {
-        let (count, failure) = (self.rows.clone(), self.failure.clone());
+        let (count, failure, marked) = (self.rows.clone(), self.failure.clone(), schema.clone());
         let stream = rows.map(move |batch| match batch {
             Ok(batch) => {
                 count.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
-                Ok(batch)
+                Ok(batch.with_schema(marked.clone())?)
             }
             Err(error) => {
                 let text = error.to_string();
@@ -239,6 +261,7 @@ impl ObjectStoreProvider for Provider {
 
 /// An open Lance table.
 struct LanceTable {
+    path: String,
     name: String,
     dataset: Dataset,
     schema: SchemaRef,
@@ -249,7 +272,7 @@ struct LanceTable {
 }
 
 impl LanceTable {
-    fn new(name: String, dataset: Dataset, rows: u64) -> Result<Self> {
+    fn new(path: String, name: String, dataset: Dataset, rows: u64) -> Result<Self> {
         let fragments = dataset.get_fragments();
         let mut starts = vec![0];
         for fragment in &fragments {
@@ -260,8 +283,8 @@ impl LanceTable {
         if found != rows {
             return Err(Error::new(Kind::Corrupt, format!("{name}: version {} has {found} rows, expected {rows}", dataset.version_id())));
         }
-        let fields = Schema::from(dataset.schema()).fields;
-        Ok(Self { name, dataset, schema: Arc::new(Schema::new(fields)), fragments, starts, readers: Mutex::default() })
+        let schema = items::unmarked(&Schema::from(dataset.schema()));
+        Ok(Self { path, name, dataset, schema, fragments, starts, readers: Mutex::default() })
     }
 
     async fn read_part(&self, part: &ranges::Part, columns: &[&str]) -> Result<Vec<RecordBatch>> {

@@ -1,0 +1,274 @@
+//! Tables of both formats.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray, FixedSizeListArray, LargeBinaryArray, ListBuilder, RecordBatch, UInt32Array, UInt64Builder};
+use arrow::array::{FixedSizeBinaryArray, UInt32Builder};
+use arrow::datatypes::{DataType, SchemaRef, UInt32Type};
+use forebay_schemas::dataset::{TableFormat, TableRef};
+use forebay_schemas::record;
+use forebay_store::{Dataset, Error, Kind, Tables};
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
+
+use crate::place::{Place, on_every_store};
+
+on_every_store!(
+    rows_come_back_in_the_order_asked_for,
+    images_come_back_byte_for_byte,
+    a_crashed_append_is_in_no_table,
+    of_two_appends_to_one_parent_none_sees_the_other,
+    a_table_may_be_empty,
+    a_failing_source_fails_the_write_with_its_own_error,
+    what_is_not_there_is_refused,
+    a_table_that_lost_rows_is_corrupt,
+);
+
+const FORMATS: [TableFormat; 2] = [TableFormat::Lance, TableFormat::Parquet];
+const LENGTH: usize = 31;
+
+/// Token sequences number `rows`; every token tells its row and place.
+pub(crate) fn sequences(rows: Range<u64>) -> RecordBatch {
+    let schema = record::sequences(LENGTH);
+    let tokens = UInt32Array::from_iter_values(rows.clone().flat_map(|row| (0..=LENGTH as u32).map(move |at| token(row, at))));
+    let DataType::FixedSizeList(item, length) = schema.field(0).data_type() else { panic!("tokens") };
+    let tokens = FixedSizeListArray::new(item.clone(), *length, Arc::new(tokens), None);
+    let inner = |index: usize| match schema.field(index).data_type() {
+        DataType::List(item) => item.clone(),
+        other => panic!("{other}"),
+    };
+    let mut documents = ListBuilder::new(UInt64Builder::new()).with_field(inner(1));
+    let mut starts = ListBuilder::new(UInt32Builder::new()).with_field(inner(2));
+    for row in rows {
+        documents.append_value((0..row % 3).map(|document| Some(row + document)));
+        starts.append_value((0..row % 3).map(|document| Some(document as u32)));
+    }
+    let columns: Vec<Arc<dyn Array>> = vec![Arc::new(tokens), Arc::new(documents.finish()), Arc::new(starts.finish())];
+    RecordBatch::try_new(schema, columns).expect("batch")
+}
+
+fn token(row: u64, at: u32) -> u32 {
+    row as u32 * 1000 + at
+}
+
+pub(crate) fn stream(batches: Vec<RecordBatch>) -> BoxStream<'static, Result<RecordBatch, Error>> {
+    futures::stream::iter(batches.into_iter().map(Ok)).boxed()
+}
+
+/// Batches of an uneven size.
+fn batches(rows: Range<u64>) -> Vec<RecordBatch> {
+    rows.clone().step_by(337).map(|start| sequences(start..rows.end.min(start + 337))).collect()
+}
+
+async fn write(tables: &Arc<dyn Tables>, parent: Option<&TableRef>, rows: Range<u64>) -> Result<TableRef, Error> {
+    tables.write("tables/train", parent, record::sequences(LENGTH), stream(batches(rows))).await
+}
+
+async fn expect_rows(tables: &Arc<dyn Tables>, table: &TableRef, rows: Vec<u64>) {
+    let table = tables.open(table).await.expect("open");
+    assert_eq!(table.rows(), rows.len() as u64);
+    let scanned: Vec<RecordBatch> = table.scan(&["tokens"]).await.expect("scan").try_collect().await.expect("rows");
+    let found: Vec<u64> = scanned.iter().flat_map(first_tokens).collect();
+    assert_eq!(found, rows);
+}
+
+fn first_tokens(batch: &RecordBatch) -> Vec<u64> {
+    let tokens = batch.column_by_name("tokens").expect("tokens").as_fixed_size_list();
+    let values = tokens.values().as_primitive::<UInt32Type>().values();
+    (0..batch.num_rows()).map(|row| u64::from(values[tokens.value_offset(row) as usize] / 1000)).collect()
+}
+
+/// A small generator, so that a failure can be repeated from its seed.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % limit
+    }
+}
+
+async fn rows_come_back_in_the_order_asked_for(place: Place) {
+    let dataset = place.dataset().await;
+    for format in FORMATS {
+        let tables = dataset.tables(format);
+        // Three writes, so that the table has several parts.
+        let first = write(&tables, None, 0..1500).await.expect("write");
+        let second = write(&tables, Some(&first), 1500..1501).await.expect("append");
+        let written = write(&tables, Some(&second), 1501..2900).await.expect("append");
+        expect_rows(&tables, &written, (0..2900).collect()).await;
+        expect_rows(&tables, &first, (0..1500).collect()).await;
+
+        let model = sequences(0..2900);
+        let table = tables.open(&written).await.expect("open");
+        assert_eq!(table.schema(), model.schema());
+        for seed in 0..40 {
+            let mut random = Random(seed);
+            let ranges: Vec<Range<u64>> = (0..random.below(6))
+                .map(|_| {
+                    let start = random.below(2900);
+                    start..(start + random.below(257)).min(2900)
+                })
+                .collect();
+            let slices: Vec<RecordBatch> =
+                ranges.iter().map(|range| model.slice(range.start as usize, (range.end - range.start) as usize)).collect();
+            let expected = arrow::compute::concat_batches(&model.schema(), &slices).expect("concat");
+            let found = table.read(&ranges, &["tokens", "documents", "starts"]).await.expect("read");
+            assert_eq!(found, expected, "{format:?}, seed {seed}, {ranges:?}");
+            let found = table.read(&ranges, &["starts", "tokens"]).await.expect("read");
+            assert_eq!(found, expected.project(&[2, 0]).expect("project"), "{format:?}, seed {seed}, {ranges:?}");
+        }
+    }
+}
+
+fn images(rows: Range<u32>) -> RecordBatch {
+    let bytes: Vec<Vec<u8>> = rows.clone().map(|row| (0..(row * 7919) % 60_000).map(|at| (row + at) as u8).collect()).collect();
+    let ids: Vec<[u8; 32]> = rows.clone().map(|row| [row as u8; 32]).collect();
+    let columns: Vec<Arc<dyn Array>> = vec![
+        Arc::new(FixedSizeBinaryArray::try_from_iter(ids.iter()).expect("ids")),
+        Arc::new(LargeBinaryArray::from_iter_values(bytes)),
+        Arc::new(UInt32Array::from_iter_values(rows.clone())),
+        Arc::new(UInt32Array::from_iter_values(rows.clone())),
+        Arc::new(UInt32Array::from_iter_values(rows)),
+    ];
+    RecordBatch::try_new(record::images(), columns).expect("batch")
+}
+
+async fn images_come_back_byte_for_byte(place: Place) {
+    let dataset = place.dataset().await;
+    let model = images(0..300);
+    for format in FORMATS {
+        let tables = dataset.tables(format);
+        let written = tables.write("tables/images", None, record::images(), stream(vec![model.clone()])).await.expect("write");
+        let table = tables.open(&written).await.expect("open");
+        let found = table.read(&[250..300, 3..4, 0..2], &["bytes", "label"]).await.expect("read");
+        let slices = [model.slice(250, 50), model.slice(3, 1), model.slice(0, 2)];
+        let expected = arrow::compute::concat_batches(&model.schema(), &slices).expect("concat").project(&[1, 2]).expect("project");
+        assert_eq!(found, expected, "{format:?}");
+        let scanned: Vec<RecordBatch> = table.scan(&["id", "bytes"]).await.expect("scan").try_collect().await.expect("rows");
+        let scanned = arrow::compute::concat_batches(&scanned[0].schema(), &scanned).expect("concat");
+        assert_eq!(scanned, model.project(&[0, 1]).expect("project"), "{format:?}");
+    }
+}
+
+async fn a_crashed_append_is_in_no_table(place: Place) {
+    let dataset = place.dataset().await;
+    for format in FORMATS {
+        let tables = dataset.tables(format);
+        // A writer that wrote and died before its manifest, at every stage.
+        write(&tables, None, 9000..9100).await.expect("orphan");
+        let first = write(&tables, None, 0..100).await.expect("write");
+        write(&tables, Some(&first), 9000..9050).await.expect("orphan");
+        write(&tables, Some(&first), 8000..8050).await.expect("orphan");
+        // A process that starts anew has nothing in memory.
+        let tables = Dataset::create(&place.url).await.expect("again").tables(format);
+        let second = write(&tables, Some(&first), 100..250).await.expect("append");
+        expect_rows(&tables, &second, (0..250).collect()).await;
+        expect_rows(&tables, &first, (0..100).collect()).await;
+    }
+}
+
+async fn of_two_appends_to_one_parent_none_sees_the_other(place: Place) {
+    let dataset = place.dataset().await;
+    for format in FORMATS {
+        let tables = dataset.tables(format);
+        let parent = write(&tables, None, 0..10).await.expect("write");
+        for _ in 0..4 {
+            let (left, right) = tokio::join!(write(&tables, Some(&parent), 10..20), write(&tables, Some(&parent), 20..30));
+            for (written, rows) in [(left, 10..20), (right, 20..30)] {
+                match written {
+                    Ok(table) => expect_rows(&tables, &table, (0..10).chain(rows).collect()).await,
+                    Err(error) => assert_eq!(error.kind(), Kind::Conflict, "{error}"),
+                }
+            }
+        }
+    }
+}
+
+async fn a_table_may_be_empty(place: Place) {
+    let dataset = place.dataset().await;
+    for format in FORMATS {
+        let tables = dataset.tables(format);
+        let empty = write(&tables, None, 0..0).await.expect("write");
+        expect_rows(&tables, &empty, vec![]).await;
+        let table = tables.open(&empty).await.expect("open");
+        assert_eq!(table.schema(), record::sequences(LENGTH));
+        assert_eq!(table.read(&[], &["tokens"]).await.expect("read").num_rows(), 0);
+        let still = write(&tables, Some(&empty), 0..0).await.expect("append nothing");
+        expect_rows(&tables, &still, vec![]).await;
+        let some = write(&tables, Some(&still), 0..3).await.expect("append");
+        expect_rows(&tables, &some, vec![0, 1, 2]).await;
+        let same = write(&tables, Some(&some), 0..0).await.expect("append nothing");
+        expect_rows(&tables, &same, vec![0, 1, 2]).await;
+    }
+}
+
+async fn a_failing_source_fails_the_write_with_its_own_error(place: Place) {
+    let dataset = place.dataset().await;
+    for format in FORMATS {
+        let tables = dataset.tables(format);
+        for good in [vec![], batches(0..700)] {
+            let rows = stream(good).chain(futures::stream::iter([Err(Error::new(Kind::Corrupt, "record 7: bad"))])).boxed();
+            let error = tables.write("tables/train", None, record::sequences(LENGTH), rows).await.expect_err("fails");
+            assert_eq!((error.kind(), error.to_string().as_str()), (Kind::Corrupt, "record 7: bad"));
+        }
+        let written = write(&tables, None, 0..5).await.expect("write");
+        expect_rows(&tables, &written, (0..5).collect()).await;
+    }
+}
+
+async fn what_is_not_there_is_refused(place: Place) {
+    let dataset = place.dataset().await;
+    for format in FORMATS {
+        let tables = dataset.tables(format);
+        let written = write(&tables, None, 0..5).await.expect("write");
+        let table = tables.open(&written).await.expect("open");
+        let error = table.read(std::slice::from_ref(&(3..6)), &["tokens"]).await.expect_err("rows");
+        assert!(error.kind() == Kind::Invalid && error.to_string().contains("rows 3..6: it has 5 rows"), "{error}");
+        let error = table.read(std::slice::from_ref(&(3..4)), &["token"]).await.expect_err("column");
+        assert!(error.kind() == Kind::Invalid && error.to_string().contains("no column `token`, expected one of tokens"), "{error}");
+        assert_eq!(table.scan(&["token"]).await.err().expect("column").kind(), Kind::Invalid);
+    }
+}
+
+async fn a_table_that_lost_rows_is_corrupt(place: Place) {
+    let dataset = place.dataset().await;
+    for format in FORMATS {
+        let tables = dataset.tables(format);
+        let written = write(&tables, None, 0..500).await.expect("write");
+        let error = tables.open(&TableRef { rows: 501, ..written.clone() }).await.err().expect("rows");
+        assert!(error.kind() == Kind::Corrupt && error.to_string().contains("500 rows, expected 501"), "{error}");
+        // Cut every data file short, then take it away.
+        let files: Vec<String> = dataset
+            .location()
+            .list("tables")
+            .try_filter_map(|meta| {
+                let path = dataset.location().relative(&meta.location).filter(|path| path.ends_with(".lance") || path.ends_with(".parquet"));
+                async move { Ok(path) }
+            })
+            .try_collect()
+            .await
+            .expect("files");
+        for file in &files {
+            let whole = dataset.location().get(file).await.expect("get");
+            dataset.location().put(file, whole.slice(..whole.len() / 2)).await.expect("cut");
+        }
+        // A process that starts anew, because data files are immutable and may be remembered.
+        let tables = Dataset::create(&place.url).await.expect("again").tables(format);
+        let error = match tables.open(&written).await {
+            Ok(table) => table.read(std::slice::from_ref(&(0..500)), &["tokens"]).await.expect_err("cut"),
+            Err(error) => error,
+        };
+        assert!(!error.to_string().contains('\n'), "{error}");
+        assert_eq!(error.kind(), Kind::Corrupt, "{error}");
+        for file in &files {
+            dataset.location().delete(file).await.expect("delete");
+        }
+    }
+}
+
+/// The schema of all tables here.
+pub(crate) fn schema() -> SchemaRef {
+    record::sequences(LENGTH)
+}
