@@ -6,6 +6,7 @@
 
 #[cfg(test)]
 mod tests;
+pub(crate) mod writer;
 
 use bytes::Bytes;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};

@@ -31,9 +31,11 @@ pub struct Engine {
 /// A step that is computed and reduced, but not applied.
 #[derive(Debug)]
 pub struct Computed {
+    /// Mean loss of each micro-batch that this replica computed, in order.
+    pub losses: Vec<f64>,
     /// Mean loss over the K micro-batches of all replicas.
     pub loss: f64,
-    /// Global norm of the gradient, before clipping.
+    /// Global norm of the gradient over all replicas, before clipping.
     pub gradient_norm: f64,
     /// Where the time went.
     pub phases: Phases,
@@ -49,8 +51,16 @@ pub struct Phases {
     pub forward: Duration,
     /// Backward passes, with the communication that they hide.
     pub backward: Duration,
-    /// Communication that nothing hides.
-    pub exposed: Duration,
+    /// Waiting for the sum over the replicas after that.
+    pub reduce: Duration,
+}
+
+/// A step in work.
+struct Work {
+    losses: Vec<f64>,
+    phases: Phases,
+    /// Mean loss, then the statistics of the step: this replica's share of the mean over K.
+    shares: Option<Tensor>,
 }
 
 impl Engine {
@@ -83,40 +93,51 @@ impl Engine {
         self.optimizer.state()
     }
 
+    /// Everything that a replica without state takes from one that has it.
+    pub fn state(&self) -> Vec<Named> {
+        let mut state = self.weights();
+        state.extend(self.optimizer_state());
+        state
+    }
+
     /// Computes `assigned` micro-batches that `next` gives, and reduces.
     ///
     /// After an error the gradients are garbage: call [`Self::discard`]. A loss or gradient that is not finite is `Invalid`:
     /// every replica sees it alike, and trying again would not help.
-    pub fn compute(&mut self, assigned: usize, next: &mut dyn FnMut() -> Result<Input>, reduction: &mut dyn Reduction) -> Result<Computed> {
-        let mut phases = Phases::default();
-        // Mean loss, then the statistics of the step, both as this replica's share of the mean over K.
-        let mut shares: Option<Tensor> = None;
+    pub fn compute(
+        &mut self,
+        assigned: usize,
+        next: &mut dyn FnMut() -> Result<Input>,
+        reduction: &mut dyn Reduction,
+    ) -> Result<Computed> {
+        let mut work = Work { losses: Vec::with_capacity(assigned), phases: Phases::default(), shares: None };
         reduction.begin()?;
-        for remaining in (0..assigned.max(1)).rev() {
+        for index in 0..assigned {
             let started = Instant::now();
-            // A replica without micro-batches takes part in the reduction with one that weighs nothing.
-            let input = if assigned == 0 { self.model.blank() } else { next()? };
-            phases.data += started.elapsed();
-            let weight = if assigned == 0 { 0.0 } else { 1.0 / f64::from(self.micro_batches) };
-            let share = self.micro_batch(&input, weight, (remaining == 0).then_some(&mut *reduction), &mut phases)?;
-            shares = Some(shares.map_or_else(|| share.shallow_clone(), |sum| sum + &share));
+            let input = next()?;
+            work.phases.data += started.elapsed();
+            let last: Option<&mut dyn Reduction> = if index + 1 == assigned { Some(reduction) } else { None };
+            let loss = self.micro_batch(&input, 1.0 / f64::from(self.micro_batches), last, &mut work)?;
+            work.losses.push(loss);
+        }
+        if assigned == 0 {
+            // The others wait for this replica's part of the sum: it is one that weighs nothing.
+            self.micro_batch(&self.model.blank(), 0.0, Some(reduction), &mut work)?;
         }
         let started = Instant::now();
         reduction.finish()?;
-        let shares = shares.ok_or_else(|| Error::new(Kind::Internal, "a step without a forward pass"))?;
+        let shares = work.shares.ok_or_else(|| Error::new(Kind::Internal, "a step without a forward pass"))?;
         reduction.sum(&shares)?;
-        phases.exposed += started.elapsed();
+        work.phases.reduce = started.elapsed();
 
         let (loss, gradient_norm) = (shares.double_value(&[0]), self.optimizer.gradient_norm());
         if !loss.is_finite() || !gradient_norm.is_finite() {
-            let message = format!(
-                "the loss is {loss}, the norm of its gradient {gradient_norm}: expected finite numbers; a smaller `optimizer.learning_rate` may help"
-            );
-            return Err(Error::new(Kind::Invalid, message));
+            let found = format!("the loss is {loss} and the norm of its gradient {gradient_norm}");
+            return Err(Error::new(Kind::Invalid, format!("{found}, expected finite numbers: try a smaller `optimizer.learning_rate`")));
         }
         let elements = shares.numel() as i64 - 1;
         let statistics = (elements > 0).then(|| shares.narrow(0, 1, elements).to_kind(Scalar::Float));
-        Ok(Computed { loss, gradient_norm, phases, statistics })
+        Ok(Computed { losses: work.losses, loss, gradient_norm, phases: work.phases, statistics })
     }
 
     /// Applies a committed step; `step` steps were applied before it. Returns the learning rate.
@@ -134,25 +155,31 @@ impl Engine {
         forebay_c10d::clear_gradients(&self.parameters).map_err(|error| Error::with_source(Kind::Internal, "gradients", error))
     }
 
-    /// Forward and backward pass of one micro-batch; returns its weighted loss and statistics, `[1 + elements of the buffers]`.
-    fn micro_batch(&self, input: &Input, weight: f64, last: Option<&mut dyn Reduction>, phases: &mut Phases) -> Result<Tensor> {
+    /// Forward and backward pass of one micro-batch, whose share in the step is `weight`; returns its loss.
+    fn micro_batch(&self, input: &Input, weight: f64, last: Option<&mut dyn Reduction>, work: &mut Work) -> Result<f64> {
         let started = Instant::now();
         let forward = self.model.loss(input)?;
-        let loss = &forward.loss * weight;
+        let scaled = &forward.loss * weight;
         let forwarded = Instant::now();
-        phases.forward += forwarded - started;
         if let Some(reduction) = last {
             reduction.before_last_backward()?;
         }
         // It fails where a peer is lost: the gradients are reduced while it runs.
-        loss.f_backward().map_err(|error| Error::with_source(Kind::Unavailable, "backward pass", error))?;
-        phases.backward += forwarded.elapsed();
+        scaled.f_backward().map_err(|error| Error::with_source(Kind::Unavailable, "backward pass", error))?;
+        work.phases.forward += forwarded - started;
+        work.phases.backward += forwarded.elapsed();
 
-        let loss = loss.detach().to_kind(Scalar::Double).view([1]);
-        Ok(match forward.statistics {
-            Some(statistics) => Tensor::cat(&[loss, statistics.to_kind(Scalar::Double) * weight], 0),
-            None => loss,
-        })
+        let loss = forward.loss.detach().to_kind(Scalar::Double).view([1]);
+        let values = match forward.statistics {
+            Some(statistics) => Tensor::cat(&[&loss, &statistics.to_kind(Scalar::Double)], 0),
+            None => loss.shallow_clone(),
+        };
+        let share = values * weight;
+        work.shares = Some(match work.shares.take() {
+            Some(sum) => sum + share,
+            None => share,
+        });
+        Ok(loss.double_value(&[0]))
     }
 }
 

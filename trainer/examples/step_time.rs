@@ -1,0 +1,100 @@
+//! Times training steps on random tokens and prints one JSON object; `infra/bench/step_time` compares it with eager PyTorch.
+//!
+//!     step_time [key=value …]     a setting of the run, for example model.width=256; steps, threads, length, vocabulary
+//!
+//! A step is what a lone replica does: K micro-batches forward and backward, clipping, the optimizer. Data is made before
+//! the clock starts.
+
+use std::time::Instant;
+
+use forebay_schemas::run::Run;
+use forebay_schemas::settings::layered;
+use forebay_trainer::engine::{Engine, set_threads};
+use forebay_trainer::model::{Input, Task};
+use forebay_trainer::reduce::Alone;
+
+const SETTINGS: &str = "
+name = 'step_time'
+dataset = 'none'
+checkpoints = 'none'
+[model]
+kind = 'gpt'
+layers = 4
+heads = 4
+width = 128
+[batch]
+steps = 1000
+micro_batches = 4
+micro_batch_size = 4
+";
+const WARM_UP_STEPS: u64 = 3;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let (mut steps, mut threads, mut length, mut vocabulary) = (10u64, 1usize, 256i64, 4096i64);
+    let mut overrides = Vec::new();
+    for argument in std::env::args().skip(1) {
+        match argument.split_once('=') {
+            Some(("steps", value)) => steps = value.parse()?,
+            Some(("threads", value)) => threads = value.parse()?,
+            Some(("length", value)) => length = value.parse()?,
+            Some(("vocabulary", value)) => vocabulary = value.parse()?,
+            _ => overrides.push(argument),
+        }
+    }
+    let run: Run = layered("step_time", SETTINGS, [], &overrides)?;
+    run.validate()?;
+    set_threads(threads);
+    let (mut engine, mut batches) = match &run.model {
+        forebay_schemas::run::Model::Gpt { .. } => {
+            let task = Task::Text { vocabulary, length };
+            let rows = run.batch.micro_batch_size as usize * (length as usize + 1);
+            let mut random = random();
+            let batches: Vec<Vec<i64>> =
+                (0..run.batch.micro_batches).map(|_| (0..rows).map(|_| (random() % vocabulary as u64) as i64).collect()).collect();
+            let inputs = move |index: usize| Input::tokens(&batches[index], vocabulary, length);
+            (Engine::new(&run, &task)?, Box::new(inputs) as Box<dyn FnMut(usize) -> forebay_trainer::Result<Input>>)
+        }
+        forebay_schemas::run::Model::Resnet { image_size, .. } | forebay_schemas::run::Model::Vit { image_size, .. } => {
+            let (side, samples) = (i64::from(*image_size), run.batch.micro_batch_size as usize);
+            let mut random = random();
+            let pixels: Vec<f32> =
+                (0..samples * 3 * (side * side) as usize).map(|_| (random() % 2000) as f32 / 1000.0 - 1.0).collect();
+            let labels: Vec<i64> = (0..samples).map(|_| (random() % 10) as i64).collect();
+            let inputs = move |_| Input::images(&pixels, &labels, side, 10);
+            (Engine::new(&run, &Task::Images { classes: 10 })?, Box::new(inputs) as _)
+        }
+    };
+
+    let micro_batches = run.batch.micro_batches as usize;
+    let mut seconds = Vec::new();
+    let mut losses = Vec::new();
+    for step in 0..WARM_UP_STEPS + steps {
+        let started = Instant::now();
+        let mut indices = 0..micro_batches;
+        let computed = engine.compute(micro_batches, &mut || batches(indices.next().unwrap_or_default()), &mut Alone)?;
+        engine.apply(step, &computed)?;
+        if step >= WARM_UP_STEPS {
+            seconds.push(started.elapsed().as_secs_f64());
+        }
+        losses = computed.losses;
+    }
+    seconds.sort_by(f64::total_cmp);
+    let parameters: usize = engine.parameters().iter().map(tch::Tensor::numel).sum();
+    let loss = losses.iter().sum::<f64>() / losses.len() as f64;
+    println!(
+        "{}",
+        serde_json::json!({
+            "program": "forebay", "median_seconds": seconds[seconds.len() / 2], "best_seconds": seconds[0], "steps": steps,
+            "threads": threads, "parameters": parameters, "loss": loss,
+        })
+    );
+    Ok(())
+}
+
+fn random() -> impl FnMut() -> u64 {
+    let mut state = 1u64;
+    move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state >> 33
+    }
+}

@@ -1,0 +1,355 @@
+//! The loop of a replica, from joining to leaving.
+//!
+//! A generation is a set of replicas with ranks. In each: connect, take over the state, compute steps until the generation
+//! ends. A step is applied only after the coordinator committed it, so whatever dies, freezes or is cut off, no step is lost or
+//! applied twice. A generation that ends aborts this replica's collectives from outside: nobody waits for a dead peer.
+//! Deliberately absent: a decision about membership; the coordinator takes them all.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use forebay_c10d::ProcessGroup;
+use forebay_loader::{Loader, Stream, StreamOptions};
+use forebay_schemas::record::TRAIN;
+use forebay_schemas::wire::{Assignment, Identity, MicroBatchReport, Restore, RunInfo, Timings, Verdict};
+use forebay_store::Checkpoints;
+use tokio::runtime::Runtime;
+
+use crate::checkpoint::{self, Snapshot, writer};
+use crate::engine::{self, Computed, Engine};
+use crate::error::{Error, Kind, Result};
+use crate::membership::Session;
+use crate::model::{Input, Task};
+use crate::reduce::{Alone, Fast, Reduction};
+use crate::source::Source;
+
+/// What a replica is told when it is started; everything else comes from the coordinator.
+#[derive(Clone, Debug)]
+pub struct ReplicaOptions {
+    /// URL of the coordinator.
+    pub coordinator: String,
+    /// Secret of the run.
+    pub token: String,
+    /// Name in reports.
+    pub name: String,
+    /// Address under which the other replicas reach this one.
+    pub host: String,
+    /// CPU threads; 0 takes those that the run's settings say, or one a core.
+    pub threads: usize,
+}
+
+/// What came of a replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplicaSummary {
+    /// Steps that its weights have seen.
+    pub step: u64,
+    /// Steps that it took part in.
+    pub computed: u64,
+    /// Generations that it took part in.
+    pub generations: u64,
+}
+
+/// An operation on a peer or a store that does not answer is given up after this; the end of a generation comes much sooner.
+const COLLECTIVE_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Attempts to write the last checkpoint of a run, and the wait between two.
+const LAST_CHECKPOINT_ATTEMPTS: u32 = 5;
+const LAST_CHECKPOINT_PAUSE: Duration = Duration::from_secs(1);
+
+/// Joins the run of a coordinator and trains until it is done.
+///
+/// Blocks; not for a thread that runs async tasks. `Invalid` if the settings do not fit the data or the loss diverged.
+pub fn replica(options: ReplicaOptions) -> Result<ReplicaSummary> {
+    let pid = std::process::id();
+    let identity = Identity { name: options.name.clone(), host: options.host.clone(), pid, device: "cpu".to_owned() };
+    let session = Session::join(&options.coordinator, &options.token, identity)?;
+    let mut replica = Replica::open(session, options)?;
+    while let Some(assignment) = replica.assignment()? {
+        replica.summary.generations += 1;
+        let outcome = replica.generation(&assignment);
+        // Gradients of a step that was not applied are garbage.
+        replica.engine.discard()?;
+        match outcome {
+            Ok(()) => {}
+            Err(error) if error.kind() == Kind::Unavailable => replica.give_up(&assignment, &error)?,
+            Err(error) if error.kind() == Kind::Fenced => replica.rejoin(&error)?,
+            Err(error) => return Err(error),
+        }
+    }
+    replica.leave()
+}
+
+struct Replica {
+    options: ReplicaOptions,
+    info: RunInfo,
+    runtime: Runtime,
+    session: Arc<RwLock<Session>>,
+    source: Source,
+    loader: Loader,
+    checkpoints: Checkpoints,
+    engine: Engine,
+    writer: writer::Writer,
+    /// Steps that the weights have seen; none while they are not a state of the run.
+    have: Option<u64>,
+    /// Loss of the last step, if this replica took part in it.
+    loss: Option<f64>,
+    summary: ReplicaSummary,
+}
+
+/// Times of the step before, which are reported with the next one.
+#[derive(Clone, Copy, Default)]
+struct Before {
+    commit: Duration,
+    apply: Duration,
+}
+
+impl Replica {
+    fn open(session: Session, options: ReplicaOptions) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("storage").enable_all().build();
+        let runtime = runtime.map_err(|error| Error::with_source(Kind::Internal, "the threads for storage cannot start", error))?;
+        let info = session.run().clone();
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let wanted = [options.threads, info.run.elastic.threads as usize, cores];
+        engine::set_threads(wanted.into_iter().find(|&threads| threads > 0).unwrap_or(1));
+
+        let (source, loader, checkpoints) = runtime.block_on(async {
+            let source = Source::open(&info.dataset).await?;
+            let loader = source.loader(&info.run, TRAIN).await?;
+            let checkpoints = Checkpoints::open(&info.run.checkpoints, &info.run.name).await?;
+            Ok::<_, Error>((source, loader, checkpoints))
+        })?;
+        let engine = Engine::new(&info.run, &source.task)?;
+        let session = Arc::new(RwLock::new(session));
+        let writer = writer::Writer::new(writer::Target {
+            runtime: runtime.handle().clone(),
+            checkpoints: checkpoints.clone(),
+            session: Arc::clone(&session),
+            info: info.clone(),
+            writer: options.name.clone(),
+        });
+        let summary = ReplicaSummary { step: 0, computed: 0, generations: 0 };
+        Ok(Self { options, info, runtime, session, source, loader, checkpoints, engine, writer, have: None, loss: None, summary })
+    }
+
+    /// Waits for a place in the next generation; none when the run is done.
+    fn assignment(&mut self) -> Result<Option<Assignment>> {
+        loop {
+            let asked = self.session.write().unwrap_or_else(PoisonError::into_inner).assignment(self.have);
+            match asked {
+                Err(error) if error.kind() == Kind::Fenced => self.rejoin(&error)?,
+                asked => return asked,
+            }
+        }
+    }
+
+    /// Trains until the generation ends; `Ok` if it ended in order or by the coordinator's word.
+    fn generation(&mut self, assignment: &Assignment) -> Result<()> {
+        let stream = self.stream(assignment);
+        let group = self.connect(assignment, &stream)?;
+        self.restore(assignment, group.as_ref())?;
+        if assignment.checkpoint {
+            self.checkpoint(assignment.generation)?;
+        }
+        let mut reduction: Box<dyn Reduction> = match group {
+            Some(group) => Box::new(Fast::new(group, self.engine.parameters())?),
+            None => Box::new(Alone),
+        };
+        self.steps(assignment, stream, reduction.as_mut())
+    }
+
+    /// The steps of a generation.
+    fn steps(&mut self, assignment: &Assignment, mut stream: Stream, reduction: &mut dyn Reduction) -> Result<()> {
+        let mut before = Before::default();
+        for step in assignment.step..self.info.run.batch.steps {
+            let (computed, micro_batches) = self.compute(assignment, step, &mut stream, reduction)?;
+            let timings = timings(&computed, before);
+            let asked = Instant::now();
+            let verdict = self.session().finish_step(assignment.generation, step, micro_batches, timings)?;
+            before.commit = asked.elapsed();
+            let Verdict::Committed { regroup, checkpoint } = verdict else { return Ok(()) };
+
+            let committed = Instant::now();
+            self.engine.apply(step, &computed)?;
+            before.apply = committed.elapsed();
+            self.have = Some(step + 1);
+            self.loss = Some(computed.loss);
+            self.summary.computed += 1;
+            self.writer.look();
+            if checkpoint {
+                self.checkpoint(assignment.generation)?;
+            }
+            if regroup {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Computes this replica's micro-batches of a step, and says which samples they were.
+    fn compute(
+        &mut self,
+        assignment: &Assignment,
+        step: u64,
+        stream: &mut Stream,
+        reduction: &mut dyn Reduction,
+    ) -> Result<(Computed, Vec<MicroBatchReport>)> {
+        let mut reports = Vec::with_capacity(assignment.micro_batches.len());
+        let (source, session) = (&self.source, Arc::clone(&self.session));
+        let mut next = || -> Result<Input> {
+            let ended = session.read().unwrap_or_else(PoisonError::into_inner).ended(assignment.generation);
+            if let Some(reason) = ended {
+                return Err(over(assignment, &reason));
+            }
+            let micro_batch = stream.next().ok_or_else(|| over(assignment, "its stream of samples was stopped"))??;
+            if micro_batch.step != step {
+                let message = format!("micro-batch {} of step {}: expected step {step}", micro_batch.index, micro_batch.step);
+                return Err(Error::new(Kind::Internal, message));
+            }
+            reports.push(MicroBatchReport { index: micro_batch.index, loss: None, samples: micro_batch.digest });
+            source.input(&micro_batch.batch)
+        };
+        let computed = self.engine.compute(assignment.micro_batches.len(), &mut next, reduction)?;
+        for (report, loss) in reports.iter_mut().zip(&computed.losses) {
+            report.loss = Some(*loss).filter(|loss| loss.is_finite());
+        }
+        Ok((computed, reports))
+    }
+
+    /// Starts to read the samples of a generation, while its members are still connecting.
+    fn stream(&self, assignment: &Assignment) -> Stream {
+        let threads = match self.source.task {
+            Task::Text { .. } => 1,
+            // Decoding takes about as long as computing in a small model.
+            Task::Images { .. } => tch::get_num_threads().max(1) as usize,
+        };
+        let options = StreamOptions { threads, ..StreamOptions::default() };
+        let indices = assignment.micro_batches.clone();
+        self.loader.stream(self.runtime.handle().clone(), indices, assignment.step, self.info.run.batch.steps, options)
+    }
+
+    /// Connects the members of a generation; none for one that is alone. Whatever blocks is freed when the generation ends.
+    fn connect(&self, assignment: &Assignment, stream: &Stream) -> Result<Option<ProcessGroup>> {
+        let (session, generation) = (self.session(), assignment.generation);
+        let stopper = stream.stopper();
+        if assignment.members.len() < 2 {
+            session.on_generation_end(generation, move |_| stopper.stop());
+            return Ok(None);
+        }
+        let store = Arc::new(session.rendezvous(generation)?);
+        let (prefix, rank, world) = (format!("generation-{generation}"), assignment.rank as usize, assignment.members.len());
+        let group = ProcessGroup::connect(store, &prefix, rank, world, &self.options.host, COLLECTIVE_TIMEOUT);
+        let group = group.map_err(|error| Error::with_source(Kind::Unavailable, format!("generation {generation}"), error))?;
+        let abort = group.abort_handle();
+        session.on_generation_end(generation, move |reason| {
+            stopper.stop();
+            abort.abort(reason);
+        });
+        Ok(Some(group))
+    }
+
+    /// Brings the weights to the state of `assignment.step`.
+    fn restore(&mut self, assignment: &Assignment, group: Option<&ProcessGroup>) -> Result<()> {
+        if assignment.restore != Restore::Current {
+            // Until it is whole.
+            self.have = None;
+            self.loss = None;
+        }
+        match assignment.restore {
+            Restore::Fresh => self.engine = Engine::new(&self.info.run, &self.source.task)?,
+            Restore::Checkpoint { step } => self.load(step)?,
+            Restore::Peer { .. } | Restore::Current => {}
+        }
+        if let (true, Some(source), Some(group)) = (assignment.transfer, assignment.source, group) {
+            let state: Vec<_> = self.engine.state().into_iter().map(|(_, tensor)| tensor).collect();
+            let sent = group.broadcast(&state, source as usize);
+            sent.map_err(|error| Error::with_source(Kind::Unavailable, format!("state from replica {source}"), error))?;
+        }
+        self.have = Some(assignment.step);
+        Ok(())
+    }
+
+    fn load(&mut self, step: u64) -> Result<()> {
+        let (manifest, model, optimizer) = self.runtime.block_on(async {
+            let manifest = self.checkpoints.at(step).await?;
+            let (model, optimizer) = (self.checkpoints.get(&manifest.model).await?, self.checkpoints.get(&manifest.optimizer).await?);
+            Ok::<_, Error>((manifest, model, optimizer))
+        })?;
+        self.loss = manifest.loss;
+        checkpoint::load(&self.engine.weights(), &model, &manifest.model.path)?;
+        checkpoint::load(&self.engine.optimizer_state(), &optimizer, &manifest.optimizer.path)
+    }
+
+    /// Writes a checkpoint of the present state: in the background, except for the last of the run.
+    fn checkpoint(&mut self, generation: u64) -> Result<()> {
+        let Some(step) = self.have else { return Err(Error::new(Kind::Internal, "a checkpoint without a state")) };
+        let mark = writer::Mark { step, generation, loss: self.loss };
+        let snapshot = Snapshot::take(&self.engine)?;
+        if step < self.info.run.batch.steps {
+            return self.writer.write(snapshot, mark);
+        }
+        for attempt in 1..=LAST_CHECKPOINT_ATTEMPTS {
+            self.writer.write(snapshot.clone(), mark)?;
+            match self.writer.wait() {
+                Err(error) if error.kind() == Kind::Unavailable && attempt < LAST_CHECKPOINT_ATTEMPTS => {
+                    tracing::warn!(%error, attempt, "the last checkpoint was not published");
+                    std::thread::sleep(LAST_CHECKPOINT_PAUSE);
+                }
+                outcome => return outcome,
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the coordinator that a collective failed, so that nobody goes on waiting.
+    fn give_up(&mut self, assignment: &Assignment, error: &Error) -> Result<()> {
+        tracing::info!(generation = assignment.generation, error = chain(error), "this generation is over");
+        let told = self.session().fail(assignment.generation, &chain(error));
+        match told {
+            Err(error) if error.kind() == Kind::Fenced => self.rejoin(&error),
+            told => told,
+        }
+    }
+
+    /// Comes back after it was put out: as a new member, whose state may be of a history that the others left.
+    fn rejoin(&mut self, reason: &Error) -> Result<()> {
+        tracing::warn!(%reason, "this replica was put out of the run and joins again");
+        self.have = None;
+        self.session.write().unwrap_or_else(PoisonError::into_inner).rejoin()
+    }
+
+    fn leave(mut self) -> Result<ReplicaSummary> {
+        self.summary.step = self.have.unwrap_or(0);
+        let Self { session, writer, summary, .. } = self;
+        // The writer holds the session as well; nothing is under way any more.
+        drop(writer);
+        if let Some(session) = Arc::into_inner(session) {
+            session.into_inner().unwrap_or_else(PoisonError::into_inner).leave()?;
+        }
+        Ok(summary)
+    }
+
+    fn session(&self) -> std::sync::RwLockReadGuard<'_, Session> {
+        self.session.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn timings(computed: &Computed, before: Before) -> Timings {
+    let phases = computed.phases;
+    Timings {
+        data: phases.data.as_secs_f64(),
+        compute: (phases.forward + phases.backward).as_secs_f64(),
+        reduce: phases.reduce.as_secs_f64(),
+        commit: before.commit.as_secs_f64(),
+        apply: before.apply.as_secs_f64(),
+    }
+}
+
+fn over(assignment: &Assignment, reason: &str) -> Error {
+    Error::new(Kind::Unavailable, format!("generation {} is over: {reason}", assignment.generation))
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &Error) -> String {
+    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+    causes.fold(error.to_string(), |line, cause| format!("{line}: {cause}"))
+}
