@@ -1,0 +1,230 @@
+//! Text: sample, encode and pack the kept records.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::array::{Array, ArrayRef, AsArray, LargeBinaryBuilder};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt64Type};
+use datafusion::logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf};
+use datafusion::prelude::{col, lit};
+use forebay_schemas::dataset::TableRef;
+use forebay_schemas::record;
+use futures::{StreamExt, TryStreamExt};
+use tokenizers::Tokenizer;
+
+use super::pack::Packer;
+use super::{Batches, Kept, Target, fate_function, in_order, session, table_name, with_fate};
+use crate::dedup::{Fate, digest};
+use crate::error::Result;
+use crate::stage::{ObjectWriter, Stage};
+use crate::tokenizer::encode::Encoder;
+
+const ROWS_AT_A_TIME: usize = 1024;
+
+/// Columns of an encoded document; tokens are little-endian numbers of [`width`] bytes.
+pub(crate) fn schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("ordinal", DataType::UInt64, false),
+        Field::new("id", DataType::FixedSizeBinary(32), true),
+        Field::new("tokens", DataType::LargeBinary, false),
+    ]))
+}
+
+/// Training documents in the order of ids until `sample_bytes` of raw text are reached.
+pub(crate) async fn sample(kept: Kept<'_>, sample_bytes: u64) -> Result<Vec<String>> {
+    let Kept { engine, cleaned, tasks, ledger, .. } = kept;
+    let mut documents = Vec::new();
+    for batch in &ledger.batches {
+        let (ordinals, ids) = (batch.column(0).as_primitive::<UInt64Type>(), batch.column(2).as_fixed_size_binary());
+        let bytes = batch.column(7).as_primitive::<UInt64Type>();
+        for row in 0..batch.num_rows() {
+            if ledger.fates[ordinals.value(row) as usize] == Fate::Train {
+                documents.push((digest(ids.value(row))?, ordinals.value(row), bytes.value(row)));
+            }
+        }
+    }
+    documents.sort_unstable();
+    let mut left = sample_bytes;
+    let mut chosen: HashMap<u64, usize> = HashMap::new();
+    for (place, (_, ordinal, bytes)) in documents.into_iter().enumerate() {
+        if left == 0 {
+            break;
+        }
+        chosen.insert(ordinal, place);
+        left = left.saturating_sub(bytes);
+    }
+    let table = session(engine).read_table(cleaned.table(0..tasks, &["ordinal", "text"], engine.threads())?)?;
+    let texts = engine.run(async move {
+        let mut batches = table.execute_stream().await?;
+        let mut texts = Vec::with_capacity(chosen.len());
+        while let Some(batch) = batches.try_next().await? {
+            let (ordinals, column) = (batch.column(0).as_primitive::<UInt64Type>(), batch.column(1).as_string::<i64>());
+            for row in 0..batch.num_rows() {
+                if let Some(place) = chosen.get(&ordinals.value(row)) {
+                    texts.push((*place, column.value(row).to_owned()));
+                }
+            }
+        }
+        texts.sort_unstable();
+        Ok(texts.into_iter().map(|(_, text)| text).collect())
+    });
+    texts.await
+}
+
+/// Encodes the kept documents of all tasks that are not done yet, each to one object of `encoded`.
+pub(crate) async fn encode(kept: Kept<'_>, encoded: &Stage, tokenizer: &Tokenizer, width: usize) -> Result<()> {
+    let Kept { engine, cleaned, tasks, ledger, progress } = kept;
+    let done = encoded.done().await?;
+    let encoders = Arc::new(Encoders { tokenizer: tokenizer.clone(), idle: Mutex::default() });
+    let one = |task: usize| {
+        let encoders = Arc::clone(&encoders);
+        async move {
+            let fate = fate_function(Arc::clone(&ledger.fates)).call(vec![col("ordinal")]);
+            let table = session(engine).read_table(cleaned.table(task..task + 1, &["ordinal", "id", "text"], 1)?)?;
+            let tokens = function(encoders, width).call(vec![col("text")]);
+            let plan =
+                table.filter(fate.not_eq(lit(Fate::LeftOut as u8)))?.select(vec![col("ordinal"), col("id"), tokens.alias("tokens")])?;
+            let (schema, progress) = (Arc::clone(encoded.schema()), Arc::clone(progress));
+            let bytes = engine.run(async move {
+                let mut writer = ObjectWriter::new(&schema)?;
+                let mut batches = plan.execute_stream().await?;
+                while let Some(batch) = batches.try_next().await? {
+                    let batch = arrow::array::RecordBatch::try_new(Arc::clone(&schema), batch.columns().to_vec())?;
+                    writer.write(&batch)?;
+                    progress.advance(batch.num_rows() as u64);
+                }
+                writer.finish()
+            });
+            encoded.put(task, bytes.await?).await
+        }
+    };
+    let missing = (0..tasks).filter(|task| !done.contains(task)).map(one);
+    futures::stream::iter(missing).buffer_unordered(engine.threads()).try_collect().await
+}
+
+/// What packing a split gives.
+pub(crate) struct Packed {
+    pub(crate) table: TableRef,
+    pub(crate) documents: u64,
+    /// Times each token occurs, the filling of the last row left out.
+    pub(crate) counts: Vec<u64>,
+    /// Tokens of each document, its end left out, by ordinal.
+    pub(crate) lengths: Vec<(u64, u64)>,
+}
+
+/// How tokens are cut: length of a sample, the token that ends a document, number of ids, bytes of a stored id.
+#[derive(Clone, Copy)]
+pub(crate) struct Cut {
+    pub(crate) length: u32,
+    pub(crate) end: u32,
+    pub(crate) vocabulary: u32,
+}
+
+/// Bytes of a stored token id.
+pub(crate) fn width(vocabulary: u32) -> usize {
+    if vocabulary <= 1 << 16 { 2 } else { 4 }
+}
+
+/// Packs the documents of one split, in the order of ids, to its table.
+pub(crate) async fn pack(kept: Kept<'_>, encoded: &Stage, fate: Fate, cut: Cut, target: &Target<'_>) -> Result<Packed> {
+    let Kept { engine, tasks, ledger, .. } = kept;
+    let table = session(engine).read_table(encoded.table(0..tasks, &["ordinal", "id", "tokens"], engine.threads())?)?;
+    let plan = in_order(with_fate(table, &ledger.fates, fate)?)?;
+    let progress = Arc::clone(kept.progress);
+    let make = |rows: Batches| async move {
+        let mut packer = Packer::new(cut.length, cut.end, cut.vocabulary);
+        let mut lengths = Vec::new();
+        let mut tokens = Vec::new();
+        let mut batches = plan.execute_stream().await?;
+        while let Some(batch) = batches.try_next().await? {
+            let (ordinals, ids) = (batch.column(0).as_primitive::<UInt64Type>(), batch.column(1).as_fixed_size_binary());
+            let stored = batch.column(2).as_binary::<i64>();
+            for row in 0..batch.num_rows() {
+                read_tokens(stored.value(row), width(cut.vocabulary), &mut tokens);
+                packer.push(digest(ids.value(row))?.as_u64(), &tokens);
+                lengths.push((ordinals.value(row), tokens.len() as u64));
+                if packer.ready() >= ROWS_AT_A_TIME {
+                    rows.send(packer.take()?).await?;
+                }
+            }
+            progress.advance(batch.num_rows() as u64);
+        }
+        packer.fill();
+        if packer.ready() > 0 {
+            rows.send(packer.take()?).await?;
+        }
+        Ok((packer.documents(), packer.counts().to_vec(), lengths))
+    };
+    let (table, (documents, counts, lengths)) =
+        target.write(engine, table_name(fate), record::sequences(cut.length as usize), make).await?;
+    Ok(Packed { table, documents, counts, lengths })
+}
+
+/// Entropy of the frequencies in nats.
+pub(crate) fn entropy_nats(counts: &[u64]) -> f64 {
+    let total: u64 = counts.iter().sum();
+    let terms = counts.iter().filter(|count| **count > 0).map(|count| {
+        let share = *count as f64 / total as f64;
+        -share * share.ln()
+    });
+    terms.sum()
+}
+
+/// Encoders that no thread uses right now, with the words they remember.
+struct Encoders {
+    tokenizer: Tokenizer,
+    idle: Mutex<Vec<Encoder>>,
+}
+
+fn function(encoders: Arc<Encoders>, width: usize) -> ScalarUDF {
+    let encode = move |arguments: &[ColumnarValue]| {
+        let arrays = ColumnarValue::values_to_arrays(arguments)?;
+        let idle = encoders.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut encoder = idle.unwrap_or_else(|| Encoder::new(encoders.tokenizer.clone()));
+        let tokens = encode_column(&arrays[0], width, &mut encoder)?;
+        encoders.idle.lock().unwrap_or_else(PoisonError::into_inner).push(encoder);
+        Ok(ColumnarValue::Array(tokens))
+    };
+    create_udf("encode", vec![DataType::LargeUtf8], DataType::LargeBinary, Volatility::Immutable, Arc::new(encode))
+}
+
+fn encode_column(texts: &ArrayRef, width: usize, encoder: &mut Encoder) -> Result<ArrayRef> {
+    let texts = texts.as_string::<i64>();
+    let mut tokens = LargeBinaryBuilder::new();
+    let mut bytes = Vec::new();
+    for row in 0..texts.len() {
+        bytes.clear();
+        for id in encoder.encode(if texts.is_valid(row) { texts.value(row) } else { "" })? {
+            bytes.extend_from_slice(&id.to_le_bytes()[..width]);
+        }
+        tokens.append_value(&bytes);
+    }
+    Ok(Arc::new(tokens.finish()))
+}
+
+fn read_tokens(bytes: &[u8], width: usize, tokens: &mut Vec<u32>) {
+    tokens.clear();
+    tokens.extend(bytes.chunks_exact(width).map(|id| id.iter().rev().fold(0, |id, byte| id << 8 | u32::from(*byte))));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entropy_of_even_frequencies_is_the_logarithm_of_their_number() {
+        assert!((entropy_nats(&[5; 8]) - 8f64.ln()).abs() < 1e-12);
+        assert_eq!(entropy_nats(&[0, 7, 0]), 0.0);
+        assert_eq!(entropy_nats(&[]), 0.0);
+    }
+
+    #[test]
+    fn stored_tokens_come_back_in_both_widths() {
+        let mut tokens = Vec::new();
+        read_tokens(&[1, 0, 0xFF, 0xFF], 2, &mut tokens);
+        assert_eq!(tokens, [1, 65_535]);
+        read_tokens(&[1, 0, 1, 0], 4, &mut tokens);
+        assert_eq!(tokens, [65_537]);
+        assert_eq!((width(65_536), width(65_537)), (2, 4));
+    }
+}

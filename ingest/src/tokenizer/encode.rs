@@ -1,0 +1,158 @@
+//! Text to token ids, fast for byte-level BPE.
+//!
+//! The words of a text repeat, so each is merged once, by the library's own model, and then remembered. Ids are those of
+//! `Tokenizer::encode` without special tokens; a tokenizer of another shape is left to the library. Keep one a thread.
+
+use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
+
+use tokenizers::{Model, ModelWrapper, PreTokenizerWrapper, Tokenizer};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::words::{Classes, split, to_byte_level};
+use crate::dedup::near::Already;
+use crate::error::{Error, Result};
+
+/// Bytes of remembered words after which all are forgotten.
+const CACHE_BYTES: usize = 24 << 20;
+/// Longer words are rare and would crowd out the others.
+const LONGEST_CACHED_BYTES: usize = 256;
+
+/// Encodes texts with one tokenizer.
+pub struct Encoder {
+    tokenizer: Tokenizer,
+    is_byte_level: bool,
+    classes: Classes,
+    cache: Cache,
+}
+
+impl Encoder {
+    /// An encoder with an empty memory. Special tokens that are spelt out in a text are encoded as text.
+    pub fn new(mut tokenizer: Tokenizer) -> Self {
+        tokenizer.set_encode_special_tokens(true);
+        let is_byte_level = is_plain_byte_level(&tokenizer);
+        Self { tokenizer, is_byte_level, classes: Classes::default(), cache: Cache::default() }
+    }
+
+    /// Whether the fast path applies.
+    pub fn is_byte_level(&self) -> bool {
+        self.is_byte_level
+    }
+
+    /// The ids of a text.
+    pub fn encode(&mut self, text: &str) -> Result<Vec<u32>> {
+        let failed = |error: tokenizers::Error| Error::internal("encoding failed", error);
+        if !self.is_byte_level {
+            return Ok(self.tokenizer.encode_fast(text, false).map_err(failed)?.get_ids().to_vec());
+        }
+        let mut ids = Vec::with_capacity(text.len() / 3);
+        let model = self.tokenizer.get_model();
+        for word in split(text, &mut self.classes) {
+            let hash = xxh3_64(word.as_bytes());
+            if self.cache.get(hash, word, &mut ids) {
+                continue;
+            }
+            let start = ids.len();
+            ids.extend(model.tokenize(&to_byte_level(word)).map_err(failed)?.iter().map(|token| token.id));
+            self.cache.put(hash, word, &ids[start..]);
+        }
+        Ok(ids)
+    }
+}
+
+/// Words in, ids out: GPT-2's cut, plain BPE, nothing before or between.
+fn is_plain_byte_level(tokenizer: &Tokenizer) -> bool {
+    let model = match tokenizer.get_model() {
+        ModelWrapper::BPE(model) => {
+            model.dropout.is_none() && model.continuing_subword_prefix.is_none() && model.end_of_word_suffix.is_none()
+        }
+        _ => false,
+    };
+    let cut = match tokenizer.get_pre_tokenizer() {
+        Some(PreTokenizerWrapper::ByteLevel(cut)) => cut.use_regex && !cut.add_prefix_space,
+        _ => false,
+    };
+    let added_are_special = tokenizer.get_added_tokens_decoder().values().all(|token| token.special);
+    let whole = tokenizer.get_truncation().is_none() && tokenizer.get_padding().is_none();
+    model && cut && added_are_special && whole && tokenizer.get_normalizer().is_none()
+}
+
+/// Word -> ids, in two arenas.
+#[derive(Default)]
+struct Cache {
+    entries: HashMap<u64, Entry, BuildHasherDefault<Already>>,
+    words: Vec<u8>,
+    ids: Vec<u32>,
+}
+
+#[derive(Clone, Copy)]
+struct Entry {
+    word: u32,
+    word_bytes: u16,
+    ids: u32,
+    id_count: u16,
+}
+
+impl Cache {
+    fn get(&self, hash: u64, word: &str, ids: &mut Vec<u32>) -> bool {
+        let Some(entry) = self.entries.get(&hash) else { return false };
+        let (start, end) = (entry.word as usize, entry.word as usize + usize::from(entry.word_bytes));
+        // Two words may have one hash.
+        if &self.words[start..end] != word.as_bytes() {
+            return false;
+        }
+        ids.extend_from_slice(&self.ids[entry.ids as usize..entry.ids as usize + usize::from(entry.id_count)]);
+        true
+    }
+
+    fn put(&mut self, hash: u64, word: &str, ids: &[u32]) {
+        if word.len() > LONGEST_CACHED_BYTES {
+            return;
+        }
+        if self.words.len() + self.ids.len() * 4 + self.entries.len() * 24 > CACHE_BYTES {
+            *self = Self::default();
+        }
+        let entry =
+            Entry { word: self.words.len() as u32, word_bytes: word.len() as u16, ids: self.ids.len() as u32, id_count: ids.len() as u16 };
+        self.words.extend_from_slice(word.as_bytes());
+        self.ids.extend_from_slice(ids);
+        self.entries.insert(hash, entry);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::tokenizer::{load, train};
+
+    fn tokenizer() -> Tokenizer {
+        let sample: Vec<String> = (0..300).map(|i| format!("let x{i} = foo(\"größe {i}\").bar();  // it's 漢字\n\n")).collect();
+        load(&train(&sample, 500).expect("tokenizer"), "trained").expect("tokenizer").0
+    }
+
+    proptest! {
+        #[test]
+        fn ids_are_those_of_the_library(texts in prop::collection::vec("(?s)[ \t\na-g'()<|>endoftx0-3öß漢字ø🦀]{0,60}|<\\|endoftext\\|>|\\PC{0,30}", 1..6)) {
+            thread_local!(static TOKENIZER: Tokenizer = tokenizer());
+            let tokenizer = TOKENIZER.with(Clone::clone);
+            let mut encoder = Encoder::new(tokenizer.clone());
+            prop_assert!(encoder.is_byte_level());
+            // Twice: once merged, once remembered.
+            for text in texts.iter().chain(&texts) {
+                let library = tokenizer.encode(text.as_str(), false).expect("ids");
+                prop_assert_eq!(encoder.encode(text).expect("ids"), library.get_ids());
+            }
+        }
+    }
+
+    #[test]
+    fn another_shape_is_left_to_the_library() {
+        let mut other = tokenizer();
+        other.with_pre_tokenizer(Some(tokenizers::pre_tokenizers::byte_level::ByteLevel::new(true, true, true)));
+        let mut encoder = Encoder::new(other.clone());
+        assert!(!encoder.is_byte_level());
+        assert_eq!(encoder.encode("foo bar").expect("ids"), other.encode("foo bar", false).expect("ids").get_ids());
+    }
+}
