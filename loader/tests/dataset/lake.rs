@@ -18,24 +18,24 @@ use image::{ImageFormat, Rgb, RgbImage};
 use tokio::runtime::{Handle, Runtime};
 
 /// Length of a sample.
-pub const LENGTH: usize = 8;
+pub(crate) const LENGTH: usize = 8;
 
 /// A dataset with one version, of which the table `train` is read.
-pub struct Lake {
-    pub runtime: Runtime,
-    pub dataset: Dataset,
-    pub manifest: DatasetManifest,
+pub(crate) struct Lake {
+    pub(crate) runtime: Runtime,
+    pub(crate) dataset: Dataset,
+    pub(crate) manifest: DatasetManifest,
     _folder: tempfile::TempDir,
 }
 
 impl Lake {
     /// Row r holds the ids of [`expected_ids`].
-    pub fn tokens(format: TableFormat, rows: u64) -> Self {
+    pub(crate) fn tokens(format: TableFormat, rows: u64) -> Self {
         Self::sequences(format, rows, LENGTH)
     }
 
     /// Rows as long as the demo's.
-    pub fn wide_tokens(format: TableFormat, rows: u64) -> Self {
+    pub(crate) fn wide_tokens(format: TableFormat, rows: u64) -> Self {
         Self::sequences(format, rows, 256)
     }
 
@@ -59,7 +59,7 @@ impl Lake {
     }
 
     /// JPEG pictures of one colour each, of several sizes, labelled by row modulo 10.
-    pub fn images(rows: u64) -> Self {
+    pub(crate) fn images(rows: u64) -> Self {
         let encoded = (0..rows).map(|row| {
             let mut bytes = Vec::new();
             RgbImage::from_pixel(20 + row as u32 % 50, 30 + row as u32 % 11, Rgb(colour(row)))
@@ -71,7 +71,7 @@ impl Lake {
     }
 
     /// The first images of CIFAR-10; none without the test data.
-    pub fn cifar(count: usize) -> Option<Self> {
+    pub(crate) fn cifar(count: usize) -> Option<Self> {
         let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data");
         let data = std::env::var_os("FOREBAY_TEST_DATA").map_or_else(|| PathBuf::from(default), PathBuf::from);
         let archive = data.join("cifar10_jpg.tar.zst");
@@ -129,18 +129,18 @@ impl Lake {
         Self { runtime, dataset, manifest, _folder: folder }
     }
 
-    pub fn handle(&self) -> Handle {
+    pub(crate) fn handle(&self) -> Handle {
         self.runtime.handle().clone()
     }
 }
 
 /// The ids of a row of [`Lake::tokens`].
-pub fn expected_ids(row: u64) -> Vec<i64> {
+pub(crate) fn expected_ids(row: u64) -> Vec<i64> {
     (0..=LENGTH as i64).map(|i| row as i64 * 10 + i).collect()
 }
 
 /// The colour of a row of [`Lake::images`].
-pub fn colour(row: u64) -> [u8; 3] {
+pub(crate) fn colour(row: u64) -> [u8; 3] {
     [(row * 37) as u8, (row * 11 + 90) as u8, (row * 71 + 30) as u8]
 }
 
