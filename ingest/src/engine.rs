@@ -20,6 +20,7 @@ pub(crate) struct Engine {
     threads: usize,
     io: Handle,
     memory: Arc<RuntimeEnv>,
+    pool_bytes: usize,
 }
 
 impl Engine {
@@ -35,9 +36,9 @@ impl Engine {
             .enable_time()
             .build()
             .map_err(|error| Error::with_source(Kind::Unavailable, format!("starting {threads} threads failed"), error))?;
-        let pool = Arc::new(FairSpillPool::new(usize::try_from(limits.memory.0 / 2).unwrap_or(usize::MAX)));
-        let memory = RuntimeEnvBuilder::new().with_memory_pool(pool).build_arc()?;
-        Ok(Self { cpu: Some(cpu), threads, io: Handle::current(), memory })
+        let pool_bytes = usize::try_from(limits.memory.0 / 2).unwrap_or(usize::MAX);
+        let memory = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(FairSpillPool::new(pool_bytes))).build_arc()?;
+        Ok(Self { cpu: Some(cpu), threads, io: Handle::current(), memory, pool_bytes })
     }
 
     /// CPU threads; also the number of tasks at work at a time.
@@ -55,6 +56,8 @@ impl Engine {
         let mut config = SessionConfig::new().with_target_partitions(self.threads).with_batch_size(batch_rows);
         // A partition of a source is already the unit of work; repartitioning would only copy text around.
         config.options_mut().optimizer.enable_round_robin_repartition = false;
+        // What a sort keeps for merging its spilled runs must leave room for the sort itself in a small pool.
+        config.options_mut().execution.sort_spill_reservation_bytes = (self.pool_bytes / 32).min(10 << 20);
         SessionContext::new_with_config_rt(config, Arc::clone(&self.memory))
     }
 

@@ -7,6 +7,7 @@
 //! configured rules.
 
 mod clean;
+mod commit;
 mod dedup;
 mod engine;
 mod error;

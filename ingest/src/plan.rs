@@ -12,15 +12,15 @@ use arrow::array::AsArray;
 use arrow::datatypes::UInt64Type;
 use bytes::Bytes;
 use datafusion::catalog::streaming::StreamingTable;
-use forebay_schemas::dataset::{self, DatasetManifest, Inputs, Modality, Statistics, TableRef, Tally, TokenizerRef};
+use forebay_schemas::dataset::{DatasetManifest, Modality, Statistics, Tally, TokenizerRef};
 use forebay_schemas::id::{Digest, RowsDigest};
 use forebay_schemas::pipeline::Pipeline;
-use forebay_schemas::record;
-use forebay_store::{self as store, Dataset};
+use forebay_store::Dataset;
 use futures::{StreamExt, TryStreamExt};
 
 use crate::clean;
-use crate::dedup::{self, Fate, Ledger};
+use crate::commit::Made;
+use crate::dedup::{self, Fate};
 use crate::engine::Engine;
 use crate::error::{Error, Kind, Result};
 use crate::progress::{Progress, Unit};
@@ -75,12 +75,9 @@ impl Ingested {
 }
 
 /// The version of the rules: a change of it makes every job start anew.
-fn program() -> String {
+pub(crate) fn program() -> String {
     format!("forebay {}", env!("CARGO_PKG_VERSION"))
 }
-
-/// Attempts to commit when others keep committing first.
-const COMMIT_ATTEMPTS: usize = 16;
 
 /// Ingests a source into a dataset.
 ///
@@ -104,7 +101,11 @@ pub(crate) async fn ingest_in_tasks(
     if let Some(latest) = job.latest_of_same_inputs().await? {
         return Ok(clock.finish(Outcome::Unchanged(latest)));
     }
-    let outcome = job.run(options, &mut clock).await;
+    let mut outcome = job.run(options, &mut clock).await;
+    // Another process with the same job may have committed it, and deleted the stage objects that both were using.
+    if let (Err(_), Some(latest)) = (&outcome, job.latest_of_same_inputs().await?) {
+        outcome = Ok(Outcome::Unchanged(latest));
+    }
     // What a failed job made is kept for the next attempt, unless nobody asked for one.
     if outcome.is_ok() || options.dry_run {
         job.clear().await?;
@@ -114,15 +115,15 @@ pub(crate) async fn ingest_in_tasks(
 }
 
 /// One ingest of one listed input under one configuration.
-struct Job<'a> {
-    pipeline: &'a Pipeline,
-    dataset: Dataset,
+pub(crate) struct Job<'a> {
+    pub(crate) pipeline: &'a Pipeline,
+    pub(crate) dataset: Dataset,
     engine: Engine,
     progress: Arc<dyn Progress>,
-    source: Arc<Source>,
+    pub(crate) source: Arc<Source>,
     /// The list of inputs as stored, and its digest.
-    inputs: Vec<u8>,
-    inputs_digest: Digest,
+    pub(crate) inputs: Vec<u8>,
+    pub(crate) inputs_digest: Digest,
     /// The given tokenizer file.
     given: Option<Bytes>,
     work: String,
@@ -138,8 +139,7 @@ impl<'a> Job<'a> {
             Some(file) if modality == Modality::Text => Some(tokenizer::read(file).await?),
             _ => None,
         };
-        let mut source = Source::list(&pipeline.source).await?;
-        source.expand(&pipeline.source, progress.as_ref()).await?;
+        let source = Source::list(&pipeline.source, progress.as_ref()).await?;
         let inputs = source.manifest()?;
         let inputs_digest = source::digest(&inputs);
         let (program, settings) = (program(), pipeline.digest());
@@ -182,8 +182,7 @@ impl<'a> Job<'a> {
             return Ok(Outcome::Unchanged(latest));
         }
         if !ledger.fates.contains(&Fate::Train) {
-            let message = format!("source `{}`: no record is left to train on\n{}", self.source.url, report::conservation(&ledger.tally));
-            return Err(Error::new(Kind::Invalid, message));
+            return Err(Error::new(Kind::Invalid, nothing_left(&self.source.url, &ledger.tally)));
         }
         let folder = format!("tables/{}", self.attempt());
         let target = Target { dataset: &self.dataset, format: self.pipeline.format, folder: &folder };
@@ -298,54 +297,6 @@ impl<'a> Job<'a> {
         })
     }
 
-    async fn commit(&self, ledger: Ledger, made: Made) -> Result<Outcome> {
-        // Counted again by those who wrote the rows, not by those who decided them.
-        if made.written != ledger.tally.kept || made.tables[2].rows != ledger.tally.read {
-            let found = format!("{} records and {} ledger rows", made.written, made.tables[2].rows);
-            let message = format!("records were lost or doubled: wrote {found}, expected {} and {}", ledger.tally.kept, ledger.tally.read);
-            return Err(Error::new(Kind::Internal, message));
-        }
-        let list = self.dataset.put_object(Bytes::from(self.inputs.clone()), ".jsonl").await?;
-        let names = [record::TRAIN, record::VALIDATION, record::RECORDS].map(str::to_owned);
-        let config = serde_json::to_value(self.pipeline).map_err(|error| Error::internal("writing the configuration failed", error))?;
-        let inputs = Inputs {
-            url: self.source.url.clone(),
-            objects: self.source.objects.len() as u64,
-            bytes: self.source.bytes(),
-            digest: self.inputs_digest,
-            list,
-        };
-        let mut manifest = DatasetManifest {
-            format: dataset::FORMAT,
-            version: 0,
-            parent: None,
-            created_unix_ms: unix_ms(),
-            program: program(),
-            modality: self.pipeline.source.modality,
-            config_digest: self.pipeline.digest(),
-            config,
-            inputs,
-            tally: ledger.tally,
-            rows_digest: ledger.rows_digest,
-            tables: names.into_iter().zip(made.tables).collect(),
-            tokenizer: made.tokenizer,
-            statistics: made.statistics,
-        };
-        for _ in 0..COMMIT_ATTEMPTS {
-            let latest = self.dataset.latest().await?;
-            manifest.parent = latest.as_ref().map(|latest| latest.version);
-            manifest.version = manifest.parent.unwrap_or(0) + 1;
-            // Somebody else may have ingested the same meanwhile.
-            if let Some(latest) = latest.filter(|latest| latest.identity() == manifest.identity()) {
-                return Ok(Outcome::Unchanged(latest));
-            }
-            if self.dataset.commit(&manifest).await? == store::Outcome::Committed {
-                return Ok(Outcome::Committed(manifest));
-            }
-        }
-        Err(Error::new(Kind::Conflict, format!("dataset `{}`: others committed first {COMMIT_ATTEMPTS} times", self.pipeline.dataset)))
-    }
-
     /// A name that no other attempt has, so that two at once never write into each other's tables.
     fn attempt(&self) -> String {
         let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
@@ -362,16 +313,6 @@ impl<'a> Job<'a> {
         }
         Ok(())
     }
-}
-
-/// The tables of a version and what was measured on the way.
-struct Made {
-    /// Records counted while they were written.
-    written: u64,
-    /// Training rows, validation rows, ledger.
-    tables: [TableRef; 3],
-    tokenizer: Option<TokenizerRef>,
-    statistics: Statistics,
 }
 
 /// Wall time by stage.
@@ -396,6 +337,7 @@ impl Clock {
     }
 }
 
-fn unix_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+fn nothing_left(source: &str, tally: &Tally) -> String {
+    let reasons = tally.removed.iter().chain(&tally.quarantined).map(|(reason, count)| format!(", {reason} {count}"));
+    format!("source `{source}`: no record is left to train on: read {}, kept {}{}", tally.read, tally.kept, reasons.collect::<String>())
 }

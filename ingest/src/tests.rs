@@ -248,7 +248,43 @@ async fn a_missing_or_empty_source_is_named() {
     }
     place.put("short.rs", "x");
     let error = place.ingest(&[]).await.expect_err("nothing kept");
-    assert!(error.to_string().contains("no record is left") && error.to_string().contains("too_short"), "{error}");
+    assert!(error.to_string().ends_with("no record is left to train on: read 1, kept 0, too_short 1"), "{error}");
+}
+
+/// Changes the source after it was listed.
+struct Meddle(std::path::PathBuf);
+
+impl Progress for Meddle {
+    fn stage(&self, name: &str, _total: Option<u64>, _unit: Unit) {
+        if name == "clean" {
+            fs::remove_file(self.0.join("00.rs")).expect("remove");
+            fs::write(self.0.join("01.rs"), document(77) + "// longer\n").expect("write");
+        }
+    }
+    fn advance(&self, _amount: u64) {}
+    fn note(&self, _line: &str) {}
+}
+
+#[tokio::test]
+async fn a_file_that_goes_away_or_changes_is_quarantined_and_read_by_the_next_run() {
+    let place = troubled();
+    let meddle = Arc::new(Meddle(place.folder.path().join("raw/a")));
+    let manifest = committed(ingest(&place.pipeline("text", &[]), Options::default(), meddle).await);
+    assert_eq!(manifest.tally.quarantined["unreadable"], 2);
+    assert!(manifest.tally.is_conserved());
+    let next = committed(place.ingest(&[]).await);
+    assert_eq!((next.version, next.tally.kept, next.tally.quarantined.get("unreadable")), (2, manifest.tally.kept + 1, None));
+}
+
+#[tokio::test]
+async fn two_at_once_commit_one_version() {
+    let place = troubled();
+    let pipeline = place.pipeline("text", &[]);
+    let run = || ingest(&pipeline, Options::default(), Arc::new(Silent));
+    let (left, right) = tokio::join!(run(), run());
+    let outcomes = [left.expect("left").outcome, right.expect("right").outcome];
+    let commits = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Committed(_))).count();
+    assert_eq!(commits, 1, "{outcomes:?}");
 }
 
 #[tokio::test]

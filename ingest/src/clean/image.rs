@@ -4,6 +4,7 @@
 //! Deliberately absent: re-encoding, and formats other than JPEG and PNG.
 
 use std::io::Cursor;
+use std::panic::catch_unwind;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, FixedSizeBinaryBuilder, LargeBinaryBuilder, StringBuilder, UInt32Builder};
@@ -15,6 +16,7 @@ use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
 use super::{Raw, Rejection, Verdict};
 use crate::error::Result;
+use crate::source::path_in_archive;
 
 /// Columns that only images have.
 pub(super) fn payload() -> Vec<Field> {
@@ -96,7 +98,9 @@ pub(crate) struct Measured {
 /// Judges one picture.
 pub(crate) fn clean(raw: Raw<'_>, key: &str, pipeline: &Pipeline) -> (Verdict, Option<Measured>) {
     let measured = raw.and_then(|bytes| match class_of(key) {
-        Some(_) => measure(bytes, pipeline.source.max_pixels),
+        // A decoder that panics on a picture condemns the picture, not the run.
+        Some(_) => catch_unwind(|| measure(bytes, pipeline.source.max_pixels))
+            .unwrap_or_else(|_| Err(Rejection::new("corrupt_image", "the decoder panicked"))),
         None => Err(Rejection::new("no_class", "no folder around the file to name its class")),
     });
     match measured {
@@ -107,7 +111,7 @@ pub(crate) fn clean(raw: Raw<'_>, key: &str, pipeline: &Pipeline) -> (Verdict, O
 
 /// The class of a record: the name of the folder that holds the file or the archive's member.
 pub(crate) fn class_of(key: &str) -> Option<&str> {
-    let path = key.rsplit_once('#').map_or(key, |(_, member)| member);
+    let path = path_in_archive(key).unwrap_or(key);
     let folder = path.rsplit_once('/')?.0;
     Some(folder.rsplit('/').next().unwrap_or(folder)).filter(|class| !class.is_empty() && *class != ".")
 }
@@ -212,6 +216,7 @@ mod tests {
             ("a/b/dog/1.jpg", Some("dog")),
             ("x/train.tar#train/frog/0001.jpg", Some("frog")),
             ("x/train.tar#1.jpg", None),
+            ("bird/no#1.jpg", Some("bird")),
             ("1.jpg", None),
             ("./1.jpg", None),
         ] {

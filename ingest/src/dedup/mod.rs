@@ -20,7 +20,7 @@ use globset::GlobSet;
 use crate::clean::{self, image::class_of};
 use crate::engine::Engine;
 use crate::error::{Error, Kind, Result};
-use crate::source::globs;
+use crate::source::{globs, path_in_archive};
 use crate::stage::Stage;
 
 pub(crate) mod minhash;
@@ -146,7 +146,7 @@ impl Splitter {
 
     fn fate(&self, id: &Digest, key: &str) -> Fate {
         let is_validation = match &self.keys {
-            Some(keys) => keys.is_match(key) || key.split_once('#').is_some_and(|(_, member)| keys.is_match(member)),
+            Some(keys) => keys.is_match(key) || path_in_archive(key).is_some_and(|member| keys.is_match(member)),
             None => {
                 // Not the first 8 bytes: rows are ordered by these.
                 let mut bytes = [0; 8];

@@ -23,7 +23,8 @@ pub(crate) struct LaidOut {
 pub(crate) async fn lay_out(kept: Kept<'_>, fate: Fate, target: &Target<'_>) -> Result<LaidOut> {
     let Kept { engine, cleaned, tasks, ledger, progress } = kept;
     let columns = ["ordinal", "id", "class", "width", "height", "moments", "content"];
-    let table = session(engine).read_table(cleaned.table(0..tasks, &columns, engine.threads())?)?;
+    // One partition: whoever takes the sorted rows is slower than the sort, and two sorts would share the memory.
+    let table = session(engine).read_table(cleaned.table(0..tasks, &columns, 1)?)?;
     let plan = in_order(with_fate(table, &ledger.fates, fate)?)?;
     let (classes, progress) = (ledger.classes.clone(), Arc::clone(progress));
     let make = |rows: Batches| async move {

@@ -30,7 +30,7 @@ pub(crate) mod text;
 
 /// Documents or pictures in a batch of a plan that carries content; with batches of the usual 8192 a sort would hold
 /// gigabytes.
-pub(crate) const CONTENT_ROWS: usize = 256;
+pub(crate) const CONTENT_ROWS: usize = 64;
 
 /// What the stages before have left: the cleaned records and the verdicts on them.
 #[derive(Clone, Copy)]

@@ -128,7 +128,8 @@ pub(crate) fn width(vocabulary: u32) -> usize {
 /// Packs the documents of one split, in the order of ids, to its table.
 pub(crate) async fn pack(kept: Kept<'_>, encoded: &Stage, fate: Fate, cut: Cut, target: &Target<'_>) -> Result<Packed> {
     let Kept { engine, tasks, ledger, .. } = kept;
-    let table = session(engine).read_table(encoded.table(0..tasks, &["ordinal", "id", "tokens"], engine.threads())?)?;
+    // One partition: whoever takes the sorted rows is slower than the sort, and two sorts would share the memory.
+    let table = session(engine).read_table(encoded.table(0..tasks, &["ordinal", "id", "tokens"], 1)?)?;
     let plan = in_order(with_fate(table, &ledger.fates, fate)?)?;
     let progress = Arc::clone(kept.progress);
     let make = |rows: Batches| async move {

@@ -29,6 +29,10 @@ const TEXT: [&str; 27] = [
 ];
 const IMAGES: [&str; 3] = ["jpg", "jpeg", "png"];
 
+/// How the key of an archive ends.
+const ARCHIVE: &str = ".tar";
+const ARCHIVES_AT_A_TIME: usize = 4;
+
 /// How many raw bytes and records one task of cleaning takes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TaskSize {
@@ -77,8 +81,9 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// Lists the objects that match; `expand` then finds the records in them.
-    pub(crate) async fn list(settings: &pipeline::Source) -> Result<Self> {
+    /// Lists the objects that match, and the records in them.
+    pub(crate) async fn list(settings: &pipeline::Source, progress: &dyn Progress) -> Result<Self> {
+        progress.stage("list", None, Unit::Records);
         let location = Location::open(&settings.url).await?;
         let include = match settings.include.is_empty() {
             true => usual(settings.modality)?,
@@ -87,43 +92,49 @@ impl Source {
         let exclude = globs("source.exclude", &settings.exclude)?;
         let store = Arc::clone(location.object_store());
         let local = location.url().scheme() == "file";
-        let mut objects = match single(&location, &store).await {
-            Some(object) => vec![object],
+        let mut objects = Vec::new();
+        match single(&location, &store).await {
+            Some(object) => objects.push(object),
             None => {
-                let listed: Vec<ObjectMeta> = location.list("").try_collect().await?;
-                let named = listed.into_iter().filter_map(|meta| Some((location.relative(&meta.location)?, meta)));
-                named.filter(|(key, _)| include.is_match(key) && !exclude.is_match(key)).map(|(key, meta)| object(key, meta)).collect()
+                let mut listed = location.list("");
+                while let Some(meta) = listed.try_next().await? {
+                    let key = location.relative(&meta.location);
+                    if let Some(key) = key.filter(|key| include.is_match(key) && !exclude.is_match(key)) {
+                        objects.push(object(key, meta));
+                        progress.advance(1);
+                    }
+                }
             }
-        };
+        }
         objects.sort_by(|a: &Object, b| a.key.cmp(&b.key));
         if objects.is_empty() {
             let message = format!("source `{}`: found nothing that matches, expected a folder with files or one file", settings.url);
             return Err(Error::new(Kind::Invalid, message));
         }
-        Ok(Self { url: settings.url.clone(), store, local, objects, records: Vec::new() })
+        let mut source = Self { url: settings.url.clone(), store, local, objects, records: Vec::new() };
+        source.records = source.expand(settings, progress).await?;
+        Ok(source)
     }
 
-    /// Finds the records in the objects, looking into archives.
-    pub(crate) async fn expand(&mut self, settings: &pipeline::Source, progress: &dyn Progress) -> Result<()> {
-        progress.stage("list", Some(self.objects.len() as u64), Unit::Records);
+    /// The records in the objects, those of archives from their headers.
+    async fn expand(&self, settings: &pipeline::Source, progress: &dyn Progress) -> Result<Vec<Record>> {
         let wanted = usual(settings.modality)?;
-        let lists = futures::stream::iter(0..self.objects.len()).map(|index| {
+        let archives = (0..self.objects.len()).filter(|index| self.objects[*index].key.ends_with(ARCHIVE));
+        let lists = archives.map(|index| {
             let (store, object, wanted) = (Arc::clone(&self.store), self.objects[index].clone(), wanted.clone());
-            async move {
-                match object.key.ends_with(".tar") {
-                    true => archive::members(store, object, index, wanted).await,
-                    false => Ok(vec![Record { key: object.key, object: index, range: 0..object.size, fault: None }]),
-                }
-            }
+            archive::members(store, object, index, wanted)
         });
-        // Ordered, so that a record's ordinal depends on nothing but the keys.
-        let mut lists = lists.buffered(4);
+        let mut lists = futures::stream::iter(lists).buffered(ARCHIVES_AT_A_TIME);
         let mut records = Vec::with_capacity(self.objects.len());
-        while let Some(list) = lists.try_next().await? {
-            records.extend(list);
-            progress.advance(1);
+        // In the order of objects, so that a record's ordinal depends on nothing but the keys.
+        for (index, object) in self.objects.iter().enumerate() {
+            if !object.key.ends_with(ARCHIVE) {
+                records.push(Record { key: object.key.clone(), object: index, range: 0..object.size, fault: None });
+            } else if let Some(members) = lists.try_next().await? {
+                progress.advance(members.len() as u64);
+                records.extend(members);
+            }
         }
-        drop(lists);
         for record in &mut records {
             let size = record.range.end - record.range.start;
             if record.fault.is_none() && size > settings.max_record.0 {
@@ -133,8 +144,7 @@ impl Source {
         if records.is_empty() {
             return Err(Error::new(Kind::Invalid, format!("source `{}`: found no record in its archives", self.url)));
         }
-        self.records = records;
-        Ok(())
+        Ok(records)
     }
 
     /// The objects, one JSON object a line; its digest is that of the inputs.
@@ -176,6 +186,11 @@ pub(crate) fn known_reason(reason: &str) -> &'static str {
 /// A set of globs of a setting, in which `*` stops at `/`.
 pub(crate) fn globs(setting: &str, patterns: &[String]) -> Result<GlobSet> {
     set(setting, patterns.iter().map(String::as_str), false)
+}
+
+/// The path of a record in its archive; none for a record that is an object itself.
+pub(crate) fn path_in_archive(key: &str) -> Option<&str> {
+    key.split_once(".tar#").map(|(_, member)| member)
 }
 
 /// The digest that names the inputs.
