@@ -44,7 +44,8 @@ fn parse(text: &str, units: &[(&str, u64)], names: &'static str) -> Result<u64, 
 }
 
 fn print(value: u64, units: &[(&str, u64)], f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let (name, factor) = units.iter().find(|(_, factor)| value % factor == 0 && value >= *factor).unwrap_or(&units[units.len() - 1]);
+    let (name, factor) =
+        units.iter().find(|(_, factor)| value.is_multiple_of(*factor) && value >= *factor).unwrap_or(&units[units.len() - 1]);
     write!(f, "{}{name}", value / factor)
 }
 

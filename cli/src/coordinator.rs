@@ -1,0 +1,104 @@
+//! `forebay coordinator`: the membership service of one run, on its own, as a cluster starts it.
+//!
+//! Also holds what `train` shares with it: opening the run and showing its progress.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use forebay_schemas::checkpoint::DatasetVersionRef;
+use forebay_schemas::dataset::DatasetManifest;
+use forebay_schemas::run::Run;
+use forebay_store::{Checkpoints, Dataset, VersionSpec};
+use forebay_trainer::membership::{Coordinator as Service, CoordinatorOptions};
+
+use crate::config::{Settings, runtime};
+use crate::failure::Usage;
+use crate::run_view::{RunView, finish};
+use crate::supervisor::TOKEN_VARIABLE;
+
+/// Runs the coordinator of a training run; replicas join it over the network
+///
+/// It keeps the membership and the committed step, and is the only one that publishes checkpoints. Its state is in the run's
+/// folder: killed and started again it goes on, and of two for one run the second fences off the first.
+#[derive(Args)]
+#[command(
+    after_help = "Example:\n  export FOREBAY_TOKEN=$(openssl rand -hex 32)\n  forebay coordinator examples/rust-code-gpt.toml --listen 0.0.0.0:7070 --expect 4"
+)]
+pub(crate) struct Coordinator {
+    #[command(flatten)]
+    settings: Settings,
+    /// Address to listen on
+    #[arg(long, default_value = "127.0.0.1:7070")]
+    listen: SocketAddr,
+    /// Starts the first step as soon as so many replicas have joined, or after elastic.gather
+    #[arg(long, default_value_t = 1)]
+    expect: usize,
+    /// Secret that replicas must show
+    #[arg(long, env = TOKEN_VARIABLE, hide_env_values = true)]
+    token: Option<String>,
+    /// Where the HTML report goes; beside the checkpoints if left out
+    #[arg(long)]
+    report: Option<PathBuf>,
+    /// Prints {step, samples, loss, weights_sha256, seconds, faults, report}
+    #[arg(long)]
+    json: bool,
+}
+
+impl Coordinator {
+    pub(crate) fn run(self) -> Result<()> {
+        let Some(run) = self.settings.run()? else { return Ok(()) };
+        let token = self.token.filter(|token| token.len() >= 16);
+        let token = token.ok_or_else(|| {
+            Usage(format!("{TOKEN_VARIABLE} is not set: expected a secret of at least 16 characters, the same for all replicas"))
+        })?;
+        let runtime = runtime()?;
+        runtime.block_on(async {
+            let opened = Opened::open(&run).await?;
+            let view = Arc::new(RunView::new(&run));
+            let service = opened.start(&run, self.listen, token, self.expect, view.clone()).await?;
+            view.note(&format!("coordinator of run {} on {}", run.name, service.url()));
+            let summary = service.wait().await?;
+            view.finish();
+            finish(&run, &opened.manifest, &opened.checkpoints, &summary, self.report.as_deref(), self.json).await
+        })
+    }
+}
+
+/// The dataset version and the checkpoints of a run.
+pub(crate) struct Opened {
+    /// The version that `run.version` means.
+    pub(crate) manifest: DatasetManifest,
+    /// The same for a checkpoint's manifest.
+    pub(crate) dataset: DatasetVersionRef,
+    /// Where the run's checkpoints and state lie.
+    pub(crate) checkpoints: Checkpoints,
+}
+
+impl Opened {
+    /// Resolves the dataset version and opens the checkpoints.
+    pub(crate) async fn open(run: &Run) -> Result<Self> {
+        let dataset = Dataset::open(&run.dataset).await?;
+        let manifest = dataset.resolve(&run.version.parse::<VersionSpec>()?).await?;
+        let url = dataset.location().url().to_string();
+        let dataset = DatasetVersionRef { url, version: manifest.version, identity: manifest.identity() };
+        let checkpoints = Checkpoints::open(&run.checkpoints, &run.name).await?;
+        Ok(Self { manifest, dataset, checkpoints })
+    }
+
+    /// Starts the coordinator.
+    pub(crate) async fn start(&self, run: &Run, listen: SocketAddr, token: String, expected: usize, view: Arc<RunView>) -> Result<Service> {
+        let options = CoordinatorOptions {
+            run: run.clone(),
+            dataset: self.dataset.clone(),
+            checkpoints: self.checkpoints.clone(),
+            listen,
+            token,
+            expected,
+            observer: view,
+        };
+        Service::start(options).await.with_context(|| format!("coordinator of run `{}`", run.name))
+    }
+}

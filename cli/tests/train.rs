@@ -1,0 +1,198 @@
+//! Training through the command: world sizes, kills, freezes and resumption end at the same weights.
+#![cfg(feature = "torch")]
+
+mod support;
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use support::Lake;
+
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// A run that goes on while the test does something to it.
+struct Running {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Running {
+    fn start(lake: &Lake, arguments: &[&str]) -> Self {
+        let mut child = lake
+            .command(&[&["train", "run.toml", "--json"], arguments].concat())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("start");
+        let (sender, lines) = channel();
+        let errors = BufReader::new(child.stderr.take().expect("stderr"));
+        std::thread::spawn(move || errors.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        Self { child, lines }
+    }
+
+    /// The process id of replica `name`, from the line that says that it was started.
+    fn pid(&self, name: &str) -> String {
+        let start = Instant::now();
+        while start.elapsed() < DEADLINE {
+            let line = self.lines.recv_timeout(DEADLINE).expect("a line of progress");
+            if let Some((_, pid)) = line.split_once(&format!("replica {name} started, pid ")) {
+                return pid.trim().to_owned();
+            }
+        }
+        panic!("replica {name} was not started")
+    }
+
+    fn end(self) -> Value {
+        let output = self.child.wait_with_output().expect("wait");
+        assert!(output.status.success(), "{}: {:?}", output.status, self.lines.try_iter().collect::<Vec<_>>());
+        serde_json::from_slice(&output.stdout).expect("one JSON object")
+    }
+}
+
+fn signal(name: &str, pid: &str) {
+    assert!(Command::new("kill").args([name, pid]).status().expect("kill").success(), "kill {name} {pid}");
+}
+
+fn wait_for_checkpoint(lake: &Lake, run: &str) -> u64 {
+    let start = Instant::now();
+    while start.elapsed() < DEADLINE {
+        let output = lake.run(&["checkpoint", "log", "lake/runs", run, "--json"]);
+        if let Some(step) =
+            serde_json::from_slice::<Value>(&output.stdout).ok().and_then(|log| log["checkpoints"][0]["position"]["step"].as_u64())
+        {
+            return step;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    panic!("no checkpoint of {run}")
+}
+
+fn validation_loss(lake: &Lake, run: &str) -> f64 {
+    lake.json(&["eval", "lake/runs", run])["loss"].as_f64().expect("loss")
+}
+
+fn ingested() -> Lake {
+    let lake = Lake::new();
+    lake.json(&["ingest", "pipeline.toml"]);
+    lake
+}
+
+#[test]
+fn any_number_of_replicas_sees_the_same_samples_and_ends_at_the_same_loss() {
+    let lake = ingested();
+    let mut ends = Vec::new();
+    for replicas in ["1", "2", "3", "5"] {
+        let name = format!("world-{replicas}");
+        let trained = lake.json(&["train", "run.toml", "--replicas", replicas, "--set", &format!("name={name}")]);
+        assert_eq!((&trained["step"], &trained["samples"]), (&60.into(), &960.into()), "{trained}");
+        ends.push((trained["samples_digest"].clone(), validation_loss(&lake, &name)));
+    }
+    for (digest, loss) in &ends {
+        assert_eq!(digest, &ends[0].0);
+        assert!((loss - ends[0].1).abs() < 1e-3, "{ends:?}");
+    }
+}
+
+#[test]
+fn a_killed_and_a_frozen_replica_cost_no_step_and_no_sample() {
+    let lake = ingested();
+    let long = ["--set", "batch.steps=600", "--set", "checkpoint.every_steps=50"];
+    let calm = lake.json(&[&["train", "run.toml", "--set", "name=calm"], &long[..]].concat());
+    let running = Running::start(&lake, &[&["--replicas", "3", "--set", "name=stormy"], &long[..]].concat());
+    let (frozen, killed) = (running.pid("r0"), running.pid("r1"));
+    wait_for_checkpoint(&lake, "stormy");
+    signal("-KILL", &killed);
+    signal("-STOP", &frozen);
+    let back = running.pid("r1");
+    std::thread::sleep(Duration::from_millis(1500));
+    signal("-CONT", &frozen);
+    assert_ne!(back, killed);
+    let stormy = running.end();
+    assert_eq!(
+        (&stormy["step"], &stormy["samples"], &stormy["samples_digest"]),
+        (&calm["step"], &calm["samples"], &calm["samples_digest"])
+    );
+    let faults = stormy["faults"].as_array().expect("faults");
+    assert!(faults.iter().any(|fault| fault["replica"] == "r1"), "{faults:?}");
+    let (calm, stormy) = (validation_loss(&lake, "calm"), validation_loss(&lake, "stormy"));
+    assert!((calm - stormy).abs() < 1e-3, "{calm} {stormy}");
+}
+
+#[test]
+fn a_killed_run_goes_on_from_its_last_checkpoint() {
+    let lake = ingested();
+    let long = ["--set", "batch.steps=400"];
+    let whole = lake.json(&[&["train", "run.toml", "--set", "name=whole"], &long[..]].concat());
+    let mut running = Running::start(&lake, &[&["--replicas", "2", "--set", "name=resumed"], &long[..]].concat());
+    let replicas = [running.pid("r0"), running.pid("r1")];
+    wait_for_checkpoint(&lake, "resumed");
+    running.child.kill().expect("kill");
+    running.child.wait().expect("wait");
+    let resumed = lake.json(&[&["train", "run.toml", "--replicas", "2", "--set", "name=resumed"], &long[..]].concat());
+    // The replicas of the killed run look for their coordinator for a while; they are of no use to anybody.
+    replicas.iter().for_each(|pid| drop(Command::new("kill").args(["-KILL", pid]).stderr(Stdio::null()).status()));
+    assert_eq!((&resumed["step"], &resumed["samples"]), (&whole["step"], &whole["samples"]));
+    let (whole, resumed) = (validation_loss(&lake, "whole"), validation_loss(&lake, "resumed"));
+    assert!((whole - resumed).abs() < 1e-3, "{whole} {resumed}");
+    lake.json(&["checkpoint", "verify", "lake/runs", "resumed"]);
+    let done = lake.json(&[&["train", "run.toml", "--set", "name=resumed"], &long[..]].concat());
+    assert_eq!(done["step"], 400, "a run that is done says so again");
+}
+
+#[test]
+fn the_model_learns_and_speaks() {
+    let lake = ingested();
+    let trained = lake.json(&["train", "run.toml", "--set", "batch.steps=150", "--set", "checkpoint.keep=2"]);
+    let evaluated = lake.json(&["eval", "lake/runs"]);
+    let (loss, entropy) = (evaluated["loss"].as_f64().expect("loss"), evaluated["unigram_entropy_nats"].as_f64().expect("entropy"));
+    assert!(loss < entropy, "loss {loss}, unigram entropy {entropy}");
+    assert!((evaluated["perplexity"].as_f64().expect("perplexity") - loss.exp()).abs() < 1e-6 * loss.exp());
+    let spoken =
+        |seed: &str| lake.json(&["generate", "lake/runs", "tiny", "--prompt", "pub fn ", "--tokens", "8", "--seed", seed])["text"].clone();
+    assert_eq!(spoken("1"), spoken("1"));
+    assert!(spoken("1").as_str().is_some_and(|text| text.starts_with("pub fn ")));
+    let log = lake.json(&["checkpoint", "log", "lake/runs", "tiny"]);
+    assert_eq!(log["checkpoints"].as_array().map(Vec::len), Some(2));
+    assert_eq!(log["checkpoints"][0]["weights_sha256"], trained["weights_sha256"]);
+    let report = trained["report"].as_str().expect("report");
+    let html = std::fs::read_to_string(report.trim_start_matches("file://")).expect("report");
+    assert!(html.contains("<svg") && html.contains("Conservation") && !html.contains("http://"), "self-contained");
+}
+
+#[test]
+fn bad_runs_are_refused_by_name() {
+    let lake = ingested();
+    lake.json(&["train", "run.toml", "--set", "batch.steps=20"]);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("port");
+    let taken = listener.local_addr().expect("address").to_string();
+    let cases: [(i32, &[&str], &[&str]); 7] = [
+        (2, &["train", "run.toml", "--set", "model.width=33"], &["model.width", "33"]),
+        (1, &["train", "run.toml", "--set", "version=7", "--set", "name=x"], &["7"]),
+        (1, &["train", "run.toml", "--set", "dataset=lake/none", "--set", "name=x"], &["lake/none"]),
+        (2, &["train", "run.toml", "--set", "seed=8"], &["tiny", "name"]),
+        (1, &["train", "run.toml", "--set", "name=x", "--listen", &taken], &[&taken]),
+        (2, &["replica", "--coordinator", "http://127.0.0.1:1"], &["FOREBAY_TOKEN"]),
+        (2, &["eval", "lake/nowhere"], &["lake/nowhere"]),
+    ];
+    for (code, arguments, names) in cases {
+        let error = lake.error(code, arguments);
+        assert!(names.iter().all(|name| error.contains(name)), "{arguments:?} -> {error}");
+    }
+}
+
+#[test]
+fn a_truncated_checkpoint_is_refused() {
+    let lake = ingested();
+    lake.json(&["train", "run.toml", "--set", "batch.steps=20"]);
+    let manifest = lake.json(&["checkpoint", "show", "lake/runs", "tiny"]);
+    let object = lake.path("lake/runs/tiny").join(manifest["model"]["path"].as_str().expect("path"));
+    let bytes = std::fs::read(&object).expect("model");
+    std::fs::write(&object, &bytes[..bytes.len() / 2]).expect("truncate");
+    for verb in [&["checkpoint", "verify", "lake/runs", "tiny"][..], &["eval", "lake/runs", "tiny"], &["generate", "lake/runs", "tiny"]] {
+        let error = lake.error(1, verb);
+        assert!(error.contains("objects/"), "{verb:?} -> {error}");
+    }
+}

@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# All tests. Starts a throw-away S3 server for those that need one; where it cannot be started they are skipped and say so.
+# Arguments go to `cargo test`.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export FOREBAY_TEST_DATA=${FOREBAY_TEST_DATA:-$PWD/../shared/data}
+
+if [ -z "${FOREBAY_TEST_S3:-}" ]; then
+  if exports=$(infra/s3/start.sh start); then
+    eval "$exports"
+    trap 'infra/s3/start.sh stop >&2' EXIT
+  else
+    echo "test: no S3 server, its tests are skipped" >&2
+  fi
+fi
+cargo test --workspace --no-fail-fast "$@"
