@@ -4,8 +4,8 @@
 
 use forebay_loader::{Batch, Loader, Transform};
 use forebay_schemas::checkpoint::DatasetVersionRef;
-use forebay_schemas::dataset::{DatasetManifest, Modality};
-use forebay_schemas::run::{Model as Architecture, Run};
+use forebay_schemas::dataset::DatasetManifest;
+use forebay_schemas::run::Run;
 use forebay_store::{Dataset, VersionSpec};
 
 use crate::error::{Error, Kind, Result};
@@ -33,7 +33,7 @@ impl Source {
 
     /// A loader of `split` in the order and the batches of the run.
     pub(crate) async fn loader(&self, run: &Run, split: &str) -> Result<Loader> {
-        let transform = self.transform(run)?;
+        let transform = Transform::training(run, &self.manifest)?;
         let (micro_batches, size) = (run.batch.micro_batches, run.batch.micro_batch_size);
         Ok(Loader::open(&self.dataset, &self.manifest, split, run.seed, micro_batches, size, transform).await?)
     }
@@ -44,27 +44,6 @@ impl Source {
             (Batch::Tokens { ids, .. }, Task::Text { vocabulary, length }) => Input::tokens(ids, *vocabulary, *length),
             (Batch::Images { pixels, labels, size, .. }, Task::Images { classes }) => Input::images(pixels, labels, *size as i64, *classes),
             _ => Err(Error::new(Kind::Corrupt, format!("dataset version {}: its batches are not of its own modality", self.manifest.version))),
-        }
-    }
-
-    fn transform(&self, run: &Run) -> Result<Transform> {
-        let image_size = match run.model {
-            Architecture::Gpt { .. } => None,
-            Architecture::Resnet { image_size, .. } | Architecture::Vit { image_size, .. } => Some(image_size),
-        };
-        match (self.manifest.modality, image_size) {
-            (Modality::Text, _) => Ok(Transform::Tokens),
-            (Modality::Images, Some(size)) => {
-                let statistics = &self.manifest.statistics;
-                let (Some(mean), Some(std)) = (statistics.channel_mean, statistics.channel_std) else {
-                    let message = format!("dataset version {}: found no channel mean and deviation", self.manifest.version);
-                    return Err(Error::new(Kind::Corrupt, message));
-                };
-                Ok(Transform::Images { size, mean, std, augment: Some(run.augment.clone()) })
-            }
-            (Modality::Images, None) => {
-                Err(Error::new(Kind::Invalid, "setting `model.kind`: found gpt for a dataset of images, expected resnet or vit"))
-            }
         }
     }
 }
