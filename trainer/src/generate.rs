@@ -135,7 +135,7 @@ mod tests {
         let logits = [0.7f64.ln(), 0.2f64.ln(), 0.1f64.ln()];
         let mut counts = [0.0; 3];
         (0..20_000).for_each(|place| counts[draw(&logits, &PLAIN, uniform(7, place))] += 1.0 / 20_000.0);
-        assert!(counts.iter().zip([0.7, 0.2, 0.1]).all(|(found, expected)| (found - expected).abs() < 0.015), "{counts:?}");
+        assert!(counts.iter().zip([0.7f64, 0.2, 0.1]).all(|(found, expected)| (found - expected).abs() < 0.015), "{counts:?}");
     }
 
     #[test]
