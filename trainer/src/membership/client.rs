@@ -5,6 +5,7 @@
 //! Deliberately absent: a watch over the training thread itself. A replica whose process lives is alive.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
@@ -32,7 +33,6 @@ pub struct Session {
     identity: Identity,
     stay: Arc<Stay>,
     lease: Duration,
-    after: u64,
     signs: Vec<JoinHandle<()>>,
     // An option only so that it can be taken out when the session is dropped.
     runtime: Option<Runtime>,
@@ -42,6 +42,8 @@ pub struct Session {
 #[derive(Default)]
 struct Stay {
     member: u64,
+    // Generation of the last assignment.
+    after: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -67,16 +69,8 @@ impl Session {
             let message = format!("coordinator {url} speaks protocol {}, expected {PROTOCOL}", info.protocol);
             return Err(Error::new(Kind::Invalid, message));
         }
-        let mut session = Self {
-            transport,
-            info,
-            identity,
-            stay: Arc::default(),
-            lease: Duration::ZERO,
-            after: 0,
-            signs: Vec::new(),
-            runtime: Some(runtime),
-        };
+        let mut session =
+            Self { transport, info, identity, stay: Arc::default(), lease: Duration::ZERO, signs: Vec::new(), runtime: Some(runtime) };
         session.rejoin()?;
         Ok(session)
     }
@@ -87,8 +81,7 @@ impl Session {
         let request = Join { protocol: PROTOCOL, identity: self.identity.clone(), config_digest: self.info.run.digest() };
         let joined: Joined = self.ask("v1/join", request)?;
         self.lease = Duration::from_millis(joined.lease_ms);
-        self.after = 0;
-        self.stay = Arc::new(Stay { member: joined.member, state: Mutex::default() });
+        self.stay = Arc::new(Stay { member: joined.member, ..Stay::default() });
         let runtime = self.runtime()?;
         let signs = vec![
             runtime.spawn(be_present(self.transport.clone(), Arc::clone(&self.stay))),
@@ -112,11 +105,12 @@ impl Session {
     ///
     /// `have` is the number of steps that the weights have seen, none without state. To ask means to have done with the
     /// generation before. `Fenced`: [`Self::rejoin`].
-    pub fn assignment(&mut self, have: Option<u64>) -> Result<Option<Assignment>> {
-        match self.ask("v1/assignment", Ready { member: self.stay.member, after: self.after, have })? {
+    pub fn assignment(&self, have: Option<u64>) -> Result<Option<Assignment>> {
+        let after = self.stay.after.load(Ordering::Relaxed);
+        match self.ask("v1/assignment", Ready { member: self.stay.member, after, have })? {
             Next::Done => Ok(None),
             Next::Train { assignment } => {
-                self.after = assignment.generation;
+                self.stay.after.store(assignment.generation, Ordering::Relaxed);
                 Ok(Some(assignment))
             }
         }

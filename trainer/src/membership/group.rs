@@ -351,17 +351,30 @@ impl Group {
                 decisions.push(Decision::Next { member, next: Next::Train { assignment } });
                 return;
             }
-            Some(_) => {
+            Some(_) if self.committed < self.settings.steps => {
                 let reason = format!("replica {} has done with generation {}", self.name(member), self.generation);
                 self.end_generation(now_ms, reason, decisions);
             }
-            None => {}
+            Some(_) | None => {}
         }
         // More than was committed is no state of this run.
         let have = have.filter(|&steps| steps <= self.committed);
         if let Some(member) = self.members.get_mut(&member) {
             let since_ms = member.ready.map_or(now_ms, |ready| ready.since_ms);
             member.ready = Some(Readiness { since_ms, have });
+        }
+        self.give_up_last_checkpoint(now_ms);
+    }
+
+    /// A generation with nothing left to compute has one member write the last checkpoint while the others wait. If it
+    /// waits as well, it has failed, and another one tries.
+    fn give_up_last_checkpoint(&mut self, now_ms: u64) {
+        let Phase::Running(running) = &self.phase else { return };
+        let waits = |number: &u64| self.members.get(number).is_some_and(|member| member.ready.is_some());
+        if running.step == self.settings.steps && running.members.iter().all(|(number, _)| waits(number)) {
+            self.reason = "the last checkpoint was not published".to_owned();
+            let survivors = running.members.iter().map(|(member, _)| *member).collect();
+            self.phase = Phase::Gathering { survivors, since_ms: now_ms };
         }
     }
 
@@ -514,13 +527,7 @@ impl Group {
             Decision::Next { member: *member, next }
         };
         decisions.extend(members.iter().map(train));
-        self.phase = if base < self.settings.steps {
-            Phase::Running(Generation { members, step: base, reports: BTreeMap::new() })
-        } else {
-            // Nothing to compute: one member writes the last checkpoint, the others wait for what comes of it.
-            self.reason = "the last checkpoint was not published".to_owned();
-            Phase::Gathering { survivors: members.iter().map(|(member, _)| *member).collect(), since_ms: now_ms }
-        };
+        self.phase = Phase::Running(Generation { members, step: base, reports: BTreeMap::new() });
     }
 
     fn assign(&self, base: u64, ready: &[(u64, Readiness)]) -> Vec<(u64, Assignment)> {

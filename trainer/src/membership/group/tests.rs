@@ -28,6 +28,8 @@ struct Replica {
     frozen: bool,
     /// The next answer to it is lost.
     deaf: bool,
+    /// Its last report, which may arrive again.
+    last: Option<Finish>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +42,8 @@ enum Act {
     Work,
     Fail,
     Deafen,
+    /// Its last report arrives once more.
+    Echo,
     Sleep(u64),
 }
 
@@ -82,6 +86,14 @@ impl World {
                     self.tell(Event::Failed { member, generation: place.generation, reason: "reset".to_owned() });
                 }
             }
+            Act::Echo => {
+                if let Some(finish) = self.replicas[who].last.clone() {
+                    // Nobody waits for the answer to a copy.
+                    let deaf = std::mem::replace(&mut self.replicas[who].deaf, true);
+                    self.report(finish);
+                    self.replicas[who].deaf = deaf;
+                }
+            }
             Act::Sleep(ms) => self.sleep(ms),
             _ => {}
         }
@@ -101,13 +113,18 @@ impl World {
                 let micro_batches = place.micro_batches.iter().map(report).collect();
                 let (generation, step) = (place.generation, replica.step);
                 let finish = Finish { member, generation, step, micro_batches, timings: Timings::default() };
-                if self.group.running() == Some(generation) && step == self.committed {
-                    self.reported.insert(member);
-                }
-                self.tell(Event::Finished(finish));
+                self.replicas[who].last = Some(finish.clone());
+                self.report(finish);
             }
             _ => self.tell(Event::Ready { member, after: replica.after, have: replica.have }),
         }
+    }
+
+    fn report(&mut self, finish: Finish) {
+        if self.group.running() == Some(finish.generation) && finish.step == self.committed {
+            self.reported.insert(finish.member);
+        }
+        self.tell(Event::Finished(finish));
     }
 
     /// Time passes; whoever lives and is not frozen says so.
@@ -135,13 +152,17 @@ impl World {
         match decision {
             Decision::Formed { generation, step, .. } => {
                 assert!(generation > self.formed, "generation {generation} was used");
-                assert!(step <= self.committed);
+                assert!(step <= self.committed && self.group.committed() == step);
                 (self.formed, self.committed) = (generation, step);
                 self.formation.clear();
                 self.reported.clear();
             }
             Decision::Committed(commit) => {
-                assert_eq!((commit.generation, commit.step), (self.formed, self.committed), "a step commits once, in order, by the current generation");
+                assert_eq!(
+                    (commit.generation, commit.step),
+                    (self.formed, self.committed),
+                    "a step commits once, in order, by the current generation"
+                );
                 assert_eq!(self.reported, self.formation.keys().copied().collect(), "all members have reported");
                 assert_eq!(commit.loss, Some(2.0), "the mean over the micro-batches");
                 let parts: Vec<Digest> = (0..K as u8).map(|index| Digest::of(&[index])).collect();
@@ -157,8 +178,9 @@ impl World {
                 self.done = true;
             }
             Decision::Over { generation, .. } => assert_eq!(generation, self.formed),
-            Decision::Lost { member, .. } => {
-                assert!(self.replica(member).is_none_or(|replica| replica.frozen), "who lives and speaks is not put out");
+            Decision::Lost { member, detail, .. } => {
+                let speaks = self.replica(member).is_some_and(|replica| !replica.frozen);
+                assert!(!speaks || detail.contains("next generation"), "who lives and speaks is not put out: {detail}");
             }
             Decision::Stuck { reason } => panic!("stuck: {reason}"),
         }
@@ -231,6 +253,7 @@ fn acts() -> impl Strategy<Value = Vec<(usize, Act)>> {
         30 => Just(Act::Work),
         1 => Just(Act::Fail),
         1 => Just(Act::Deafen),
+        3 => Just(Act::Echo),
         2 => (1u64..1_500).prop_map(Act::Sleep),
     ];
     prop::collection::vec((0usize..5, act), 0..300)
@@ -314,7 +337,9 @@ fn a_joiner_is_let_in_at_the_next_step_and_gets_the_state_from_a_peer() {
     group.apply(1, Event::Ready { member: c, after: 0, have: None });
     group.apply(2, report(a, 1, 0, 0..2));
     let committed = group.apply(3, report(b, 1, 0, 2..5));
-    assert!(committed.iter().any(|decision| matches!(decision, Decision::Answer { verdict: Verdict::Committed { regroup: true, .. }, .. })));
+    assert!(
+        committed.iter().any(|decision| matches!(decision, Decision::Answer { verdict: Verdict::Committed { regroup: true, .. }, .. }))
+    );
     group.apply(4, Event::Ready { member: a, after: 1, have: Some(1) });
     let formed = group.apply(5, Event::Ready { member: b, after: 1, have: Some(1) });
     let restores: Vec<Restore> = formed
@@ -346,4 +371,48 @@ fn endless_failure_is_given_up_with_its_reason() {
     }
     let Some(Decision::Stuck { reason }) = stuck else { panic!("{stuck:?}") };
     assert!(reason.contains("no route to host"), "{reason}");
+}
+
+/// Commits all steps; the answer tells `a` to write the last checkpoint.
+fn all_committed() -> (Group, u64, u64) {
+    let (mut group, a, b) = two();
+    for step in 0..STEPS {
+        group.apply(1, report(a, 1, step, 0..2));
+        group.apply(1, report(b, 1, step, 2..5));
+    }
+    assert_eq!(group.committed(), STEPS);
+    (group, a, b)
+}
+
+fn writer(decisions: &[Decision]) -> Option<u64> {
+    decisions.iter().find_map(|decision| match decision {
+        Decision::Next { member, next: Next::Train { assignment } } if assignment.checkpoint => Some(*member),
+        _ => None,
+    })
+}
+
+#[test]
+fn if_the_writer_of_the_last_checkpoint_dies_another_one_writes_it() {
+    let (mut group, a, b) = all_committed();
+    let c = group.join(2, identity("c"));
+    group.apply(2, Event::Ready { member: c, after: 0, have: None });
+    group.apply(2, Event::Ready { member: b, after: 1, have: Some(STEPS) });
+    assert!(!group.is_done());
+    let formed = group.apply(3, Event::Disconnected { member: a });
+    assert_eq!(writer(&formed), Some(b), "{formed:?}");
+    // Who waits does not end the generation of the one who writes.
+    assert!(group.apply(4, Event::Ready { member: c, after: 2, have: Some(STEPS) }).is_empty());
+    let done = group.apply(5, Event::Published { step: STEPS });
+    assert!(matches!(done[0], Decision::Done) && group.is_done());
+}
+
+#[test]
+fn a_writer_that_gives_up_is_asked_again() {
+    let (mut group, a, b) = all_committed();
+    group.apply(2, Event::Ready { member: b, after: 1, have: Some(STEPS) });
+    let formed = group.apply(3, Event::Ready { member: a, after: 1, have: Some(STEPS) });
+    assert_eq!((writer(&formed), group.running()), (Some(a), Some(2)));
+    group.apply(4, Event::Ready { member: b, after: 2, have: Some(STEPS) });
+    let again = group.apply(5, Event::Ready { member: a, after: 2, have: Some(STEPS) });
+    assert_eq!((writer(&again), group.running()), (Some(a), Some(3)));
 }
