@@ -19,15 +19,12 @@ die() { say "$*"; exit 1; }
 saved() { cat "$dir/$1" 2>/dev/null; }
 
 require_packages() {
-  local pair missing=()
-  for pair in ceph-mon:ceph-mon ceph-osd:ceph-osd radosgw:radosgw ceph:ceph-common monmaptool:ceph-base curl:curl; do
-    command -v "${pair%:*}" >/dev/null || missing+=("${pair#*:}")
-  done
-  [ ${#missing[@]} -gt 0 ] || return 0
-  local install="apt-get install -y --no-install-recommends ${missing[*]}"
-  command -v apt-get >/dev/null || die "not found: ${missing[*]}, expected Debian's packages of these names"
-  [ "$(id -u)" = 0 ] || die "not found: ${missing[*]}; install them as root: $install"
-  say "installing ${missing[*]}"
+  local packages="ceph-mon ceph-osd radosgw ceph-common ceph-base curl"
+  local install="apt-get install -y --no-install-recommends $packages"
+  if command -v ceph-mon ceph-osd radosgw ceph monmaptool curl | [ "$(wc -l)" = 6 ]; then return; fi
+  command -v apt-get >/dev/null || die "needs Ceph, expected Debian's packages $packages"
+  [ "$(id -u)" = 0 ] || die "needs Ceph; as root: $install"
+  say "installing $packages"
   { apt-get update && DEBIAN_FRONTEND=noninteractive $install; } >"$dir/install.log" 2>&1 \
     || { tail -n 3 "$dir/install.log" >&2; die "could not install the packages"; }
 }
@@ -37,6 +34,7 @@ alive() { # NAME
   local pid
   pid=$(saved "$1.pid") && tr '\0' '\n' 2>/dev/null <"/proc/$pid/cmdline" | grep -qxF "$conf"
 }
+
 answers() { alive gateway && curl -s -o /dev/null --noproxy '*' --max-time 5 "$(saved endpoint)"; }
 
 launch() { # NAME COMMAND...
@@ -60,7 +58,7 @@ free_port() {
 }
 
 make_bucket() {
-  local empty code
+  local code empty
   empty=$(printf '' | sha256sum | cut -d' ' -f1)
   code=$(curl -s -o "$dir/bucket.log" -w '%{http_code}' --noproxy '*' --max-time 20 -X PUT --aws-sigv4 aws:amz:us-east-1:s3 \
     -H "x-amz-content-sha256: $empty" -K - "$(saved endpoint)/$bucket" <<<"user = \"forebay:$(saved secret)\"")
@@ -73,13 +71,11 @@ write_conf() { # GATEWAY_PORT MONITOR_PORT FSID
 fsid = $3
 mon_host = [v2:127.0.0.1:$2]
 public_addr = 127.0.0.1
-cluster_addr = 127.0.0.1
 keyring = $dir/keyring
 mon_data = $dir/mon
 osd_data = $dir/osd
 rgw_data = $dir/rgw
 run_dir = $dir
-crash_dir = $dir
 log_to_stderr = true
 log_file =
 mon_cluster_log_file =
@@ -87,23 +83,18 @@ admin_socket =
 paxos_propose_interval = 0.05
 mon_data_avail_crit = 1
 mon_allow_pool_size_one = true
-mon_max_pg_per_osd = 1000
 osd_pool_default_size = 1
-osd_pool_default_min_size = 1
 osd_pool_default_pg_num = 4
 osd_pool_default_pg_autoscale_mode = off
-osd_crush_chooseleaf_type = 0
-osd_objectstore = bluestore
 osd_memory_target = 1073741824
 # a sparse file: it takes room as it is written
 bluestore_block_size = $((8 << 30))
 rgw_frontends = beast endpoint=127.0.0.1:$1 tcp_nodelay=1
-rgw_enable_usage_log = false
 CONF
 }
 
 make_server() {
-  local port name uuid
+  local name port uuid
   port=$(free_port) uuid=$(cat /proc/sys/kernel/random/uuid)
   write_conf "$port" "$(free_port)" "$uuid"
   echo "http://127.0.0.1:$port" >"$dir/endpoint"
@@ -135,7 +126,6 @@ exports() {
 }
 
 stop() {
-  local name
   for name in $daemons; do if alive $name; then kill -9 "$(saved $name.pid)"; fi; done
   if [ -e "$conf" ]; then rm -rf "$dir"/{mon,osd,rgw,monmap,keyring,ceph.conf,endpoint,secret,ready} "$dir"/*.pid; fi
 }
@@ -143,21 +133,15 @@ stop() {
 start() {
   if [ -e "$dir/ready" ] && answers; then say "already runs"; exports; return; fi
   stop
-  rm -f "$dir"/*.log
   require_packages
   # A process of its own, so that the daemons keep neither our caller's pipes nor our lock.
-  if ! FOREBAY_S3_DIR=$dir bash "$0" make </dev/null >"$dir/setup.log" 2>&1 9>&-; then
-    tail -qn 3 "$dir"/{monitor,disk,gateway,setup}.log >&2 2>/dev/null || true
-    stop
-    die "could not be started, logs lie in $dir"
-  fi
+  FOREBAY_S3_DIR=$dir bash "$0" make </dev/null >"$dir/setup.log" 2>&1 9>&- || { tail -n 3 "$dir/setup.log" >&2; stop; die "logs lie in $dir"; }
   : >"$dir/ready"
   say "up after $SECONDS s, data in $dir"
   exports
 }
 
 status() {
-  local name
   for name in $daemons; do if alive $name; then echo "$name runs, pid $(saved $name.pid)"; else echo "$name does not run"; fi; done
   answers
 }

@@ -69,7 +69,8 @@ fn garbage<'a>(versions: &[DatasetManifest], found: &'a [Object], cutoff: System
         }
     }
     let is_below = |path: &str, folder: &str| path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'));
-    let unnamed = found.iter().filter(|object| !named.contains(object.path.as_str()) && !lance.iter().any(|table| is_below(&object.path, table)));
+    let unnamed =
+        found.iter().filter(|object| !named.contains(object.path.as_str()) && !lance.iter().any(|table| is_below(&object.path, table)));
 
     let mut groups: BTreeMap<&str, Vec<&Object>> = BTreeMap::new();
     for object in unnamed {

@@ -20,7 +20,8 @@ async fn stage(checkpoints: &Checkpoints, step: u64, generation: u64) -> Checkpo
     };
     manifest.position.step = step;
     manifest.generation = generation;
-    (manifest.model, manifest.optimizer) = (object("model.safetensors").await.expect("stage"), object("optimizer.safetensors").await.expect("stage"));
+    (manifest.model, manifest.optimizer) =
+        (object("model.safetensors").await.expect("stage"), object("optimizer.safetensors").await.expect("stage"));
     manifest
 }
 
@@ -62,7 +63,10 @@ async fn a_truncated_checkpoint_is_corrupt(place: Place) {
     checkpoints.location().put(path, whole.slice(..10)).await.expect("cut");
     let error = checkpoints.verify(&manifest).await.expect_err("cut");
     assert_eq!(error.kind(), Kind::Corrupt);
-    assert!(error.to_string().contains("model.safetensors") && error.to_string().ends_with(&format!("has 10 bytes, expected {bytes}")), "{error}");
+    assert!(
+        error.to_string().contains("model.safetensors") && error.to_string().ends_with(&format!("has 10 bytes, expected {bytes}")),
+        "{error}"
+    );
     let error = checkpoints.publish(&manifest).await.expect_err("cut");
     assert_eq!(error.kind(), Kind::Corrupt, "{error}");
 

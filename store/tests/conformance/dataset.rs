@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{Array, RecordBatch, StringArray, UInt64Array, new_null_array};
 use arrow::array::FixedSizeBinaryBuilder;
+use arrow::array::{Array, RecordBatch, StringArray, UInt64Array, new_null_array};
 use bytes::Bytes;
 use forebay_schemas::Digest;
 use forebay_schemas::dataset::{DatasetManifest, TableFormat, TableRef, Tally};
@@ -66,7 +66,10 @@ async fn versions_are_committed_logged_and_resolved(place: Place) {
         assert_eq!(&dataset.resolve(&spec(text)).await.expect("resolve"), expected, "{text}");
     }
     let error = dataset.resolve(&spec("7")).await.expect_err("missing");
-    assert!(error.kind() == Kind::NotFound && error.to_string().ends_with("version `7` not found: there are versions 1 to 2 and tags gold (1)"), "{error}");
+    assert!(
+        error.kind() == Kind::NotFound && error.to_string().ends_with("version `7` not found: there are versions 1 to 2 and tags gold (1)"),
+        "{error}"
+    );
     assert_eq!(dataset.resolve(&spec("silver")).await.expect_err("missing").kind(), Kind::NotFound);
     let object = dataset.get_object(&first.inputs.list).await.expect("object");
     assert_eq!(Digest::of(&object), first.inputs.list.digest);
@@ -141,7 +144,10 @@ async fn a_damaged_or_newer_manifest_is_named(place: Place) {
     ] {
         dataset.location().put("_forebay/versions/00000000000000000001.json", Bytes::from(bytes)).await.expect("put");
         let error = dataset.latest().await.expect_err(why);
-        assert!(error.kind() == kind && error.to_string().contains("00000000000000000001.json") && error.to_string().contains(why), "{error}");
+        assert!(
+            error.kind() == kind && error.to_string().contains("00000000000000000001.json") && error.to_string().contains(why),
+            "{error}"
+        );
     }
 }
 

@@ -106,7 +106,10 @@ async fn a_lost_answer_is_read_back() {
 #[tokio::test]
 async fn a_full_store_says_so() {
     let error = put_if_absent(&faulty(Fault::Full), "x", Bytes::from("x")).await.expect_err("full");
-    assert_eq!((error.kind(), error.to_string().as_str()), (Kind::Unavailable, "object `faulty://store/lake/x`: no space left on the store"));
+    assert_eq!(
+        (error.kind(), error.to_string().as_str()),
+        (Kind::Unavailable, "object `faulty://store/lake/x`: no space left on the store")
+    );
 }
 
 /// Environment variables belong to the process, so what depends on them runs in one of its own.
@@ -149,7 +152,8 @@ fn a_dead_endpoint_is_unavailable_within_fifteen_seconds() {
     // A port that was free a moment ago: nobody listens.
     let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("port").port();
     let endpoint = format!("http://127.0.0.1:{port}");
-    let variables = [("AWS_ACCESS_KEY_ID", "KEY"), ("AWS_SECRET_ACCESS_KEY", "SECRET"), ("AWS_ENDPOINT_URL", &endpoint), ("AWS_REGION", "x")];
+    let variables =
+        [("AWS_ACCESS_KEY_ID", "KEY"), ("AWS_SECRET_ACCESS_KEY", "SECRET"), ("AWS_ENDPOINT_URL", &endpoint), ("AWS_REGION", "x")];
     let text = child("refusal::opens_s3", &variables);
     assert!(text.contains("found Invalid") && text.contains("AWS_ALLOW_HTTP"), "{text}");
     let text = child("refusal::opens_s3", &[variables.as_slice(), &[("AWS_ALLOW_HTTP", "true")]].concat());

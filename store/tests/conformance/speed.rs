@@ -4,7 +4,9 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use arrow::array::{Array, FixedSizeBinaryArray, FixedSizeListArray, LargeBinaryArray, ListArray, RecordBatch, UInt32Array, new_empty_array};
+use arrow::array::{
+    Array, FixedSizeBinaryArray, FixedSizeListArray, LargeBinaryArray, ListArray, RecordBatch, UInt32Array, new_empty_array,
+};
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::DataType;
 use forebay_schemas::dataset::TableFormat;
@@ -19,7 +21,8 @@ const IMAGE_ROWS: u64 = 50_000;
 /// Rows of 256 tokens of a vocabulary of 4,096: 1 KiB each.
 fn tokens(rows: Range<u64>) -> RecordBatch {
     let schema = record::sequences(255);
-    let values = UInt32Array::from_iter_values(rows.clone().flat_map(|row| (0..256u64).map(move |at| ((row * 31 + at * 17) % 4096) as u32)));
+    let values =
+        UInt32Array::from_iter_values(rows.clone().flat_map(|row| (0..256u64).map(move |at| ((row * 31 + at * 17) % 4096) as u32)));
     let DataType::FixedSizeList(item, length) = schema.field(0).data_type() else { panic!("tokens") };
     let empty = |index: usize| -> Arc<dyn Array> {
         let DataType::List(item) = schema.field(index).data_type() else { panic!("list") };
@@ -72,7 +75,10 @@ async fn measure(place: Place) {
                 }
                 let seconds = began.elapsed().as_secs_f64();
                 let (rate, each) = ((reads * run) as f64 / seconds, seconds * 1e6 / reads as f64);
-                println!("{format:?} {kind}: reads of {run} rows: {:.0} MiB/s, {rate:.0} rows/s, {each:.0} us a read", mebibytes(reads * run) / seconds);
+                println!(
+                    "{format:?} {kind}: reads of {run} rows: {:.0} MiB/s, {rate:.0} rows/s, {each:.0} us a read",
+                    mebibytes(reads * run) / seconds
+                );
             }
         }
     }

@@ -244,7 +244,8 @@ async fn a_table_that_lost_rows_is_corrupt(place: Place) {
             .location()
             .list("tables")
             .try_filter_map(|meta| {
-                let path = dataset.location().relative(&meta.location).filter(|path| path.ends_with(".lance") || path.ends_with(".parquet"));
+                let path =
+                    dataset.location().relative(&meta.location).filter(|path| path.ends_with(".lance") || path.ends_with(".parquet"));
                 async move { Ok(path) }
             })
             .try_collect()
