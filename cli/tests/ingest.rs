@@ -64,7 +64,7 @@ fn versions_are_shown_compared_and_named() {
     let error = lake.error(1, &["dataset", "tag", "lake/code", "first", "2"]);
     assert!(error.contains("first"), "{error}");
     let error = lake.error(1, &["dataset", "show", "lake/code", "9"]);
-    assert!(error.contains('9') && error.contains("1, 2"), "{error}");
+    assert!(error.contains('9') && error.contains("1 to 2"), "{error}");
 }
 
 #[test]
@@ -108,8 +108,8 @@ fn bad_settings_and_sources_are_named() {
         (2, &["ingest", "pipeline.toml", "--set", "split.validation=0.9"], &["split.validation", "0.9", "0 to 0.5"]),
         (2, &["ingest", "pipeline.toml", "--set", "nonsense"], &["key=value"]),
         (2, &["ingest", "pipeline.toml", "--set", "dataset=ftp://host/x"], &["ftp"]),
-        (1, &["ingest", "pipeline.toml", "--set", "source.url=nowhere"], &["nowhere"]),
-        (1, &["ingest", "pipeline.toml", "--set", "source.include=['*.nothing']"], &["raw"]),
+        (2, &["ingest", "pipeline.toml", "--set", "source.url=nowhere"], &["nowhere"]),
+        (2, &["ingest", "pipeline.toml", "--set", "source.include=['*.nothing']"], &["raw"]),
         (1, &["dataset", "log", "lake/none"], &["lake/none"]),
     ];
     for (code, arguments, names) in cases {

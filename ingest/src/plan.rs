@@ -16,6 +16,7 @@ use forebay_schemas::dataset::{DatasetManifest, Modality, Statistics, Tally, Tok
 use forebay_schemas::id::{Digest, RowsDigest};
 use forebay_schemas::pipeline::Pipeline;
 use forebay_store::Dataset;
+use futures::future::BoxFuture;
 use futures::{StreamExt, TryStreamExt};
 
 use crate::clean;
@@ -82,8 +83,10 @@ pub(crate) fn program() -> String {
 /// Ingests a source into a dataset.
 ///
 /// Fails as `Invalid` if a setting is out of range, the source is missing or empty, or nothing is kept.
-pub async fn ingest(pipeline: &Pipeline, options: Options, progress: Arc<dyn Progress>) -> Result<Ingested> {
-    ingest_in_tasks(pipeline, options, progress, TaskSize::default()).await
+///
+/// Boxed, because the code of an `async fn` is generated again in every crate that awaits it, here with much of DataFusion.
+pub fn ingest(pipeline: &Pipeline, options: Options, progress: Arc<dyn Progress>) -> BoxFuture<'_, Result<Ingested>> {
+    Box::pin(ingest_in_tasks(pipeline, options, progress, TaskSize::default()))
 }
 
 /// [`ingest`] with tasks of another size, which changes no row.

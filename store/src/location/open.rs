@@ -86,11 +86,6 @@ fn without_dots(path: PathBuf) -> PathBuf {
 fn expand(text: &str) -> Result<String> {
     let mut rest = text;
     let mut out = String::with_capacity(text.len());
-    if text == "~" || text.starts_with("~/") {
-        let home = std::env::var("HOME").map_err(|_| invalid(text, "`~` needs the variable HOME, which is not set"))?;
-        out.push_str(home.trim_end_matches('/'));
-        rest = &text[1..];
-    }
     while let Some(start) = rest.find("${") {
         out.push_str(&rest[..start]);
         let inner = &rest[start + 2..];
@@ -105,6 +100,11 @@ fn expand(text: &str) -> Result<String> {
         rest = &inner[end + 1..];
     }
     out.push_str(rest);
+    // Last, so that a default may begin with it: `${CARGO_HOME:-~/.cargo}`.
+    if out == "~" || out.starts_with("~/") {
+        let home = std::env::var("HOME").map_err(|_| invalid(text, "`~` needs the variable HOME, which is not set"))?;
+        out.replace_range(..1, home.trim_end_matches('/'));
+    }
     Ok(out)
 }
 

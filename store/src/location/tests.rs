@@ -54,3 +54,11 @@ async fn a_file_in_the_way_of_a_folder_is_invalid() {
     let error = location.put("below", Bytes::from_static(b"x")).await.expect_err("a file is no folder");
     assert_eq!(error.kind(), Kind::Invalid, "{error}");
 }
+
+#[test]
+fn a_home_may_be_a_default() {
+    let home = std::env::var("HOME").expect("HOME");
+    let open = |text: &str| open::open(text).expect("location").url().path().trim_end_matches('/').to_owned();
+    assert_eq!(open("${FOREBAY_NEVER_SET:-~/x}"), format!("{}/x", home.trim_end_matches('/')));
+    assert_eq!(open("~/x"), open("${HOME}/x"));
+}

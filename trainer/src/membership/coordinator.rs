@@ -11,6 +11,7 @@ use forebay_schemas::checkpoint::DatasetVersionRef;
 use forebay_schemas::run::Run;
 use forebay_schemas::wire::{PROTOCOL, RunInfo};
 use forebay_store::Checkpoints;
+use futures::future::BoxFuture;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -91,7 +92,13 @@ impl Coordinator {
     ///
     /// `Invalid` if the run's name was used with other settings; `Unavailable` if the address is in use or the store
     /// cannot be reached.
-    pub async fn start(options: CoordinatorOptions) -> Result<Self> {
+    ///
+    /// Boxed, because the code of an `async fn` is generated again in every crate that awaits it, here with the HTTP server.
+    pub fn start(options: CoordinatorOptions) -> BoxFuture<'static, Result<Self>> {
+        Box::pin(Self::take_up(options))
+    }
+
+    async fn take_up(options: CoordinatorOptions) -> Result<Self> {
         let CoordinatorOptions { run, dataset, checkpoints, listen, token, expected, observer } = options;
         if token.is_empty() {
             return Err(Error::new(Kind::Invalid, "the coordinator's token is empty, expected a secret"));

@@ -23,11 +23,22 @@ pub(super) struct Line<'a> {
     pub(super) stepped: bool,
 }
 
+/// Where the vertical axis begins.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Base {
+    /// At zero, for amounts.
+    Zero,
+    /// A little below the smallest value.
+    Fit,
+}
+
 /// A line chart with axes, a legend, and marks at certain x.
-pub(super) fn lines(x_name: &str, y_name: &str, lines: &[Line<'_>], marks: &[(f64, String)]) -> String {
+pub(super) fn lines(x_name: &str, y_name: &str, base: Base, lines: &[Line<'_>], marks: &[(f64, String)]) -> String {
     let finite = || lines.iter().flat_map(|line| &line.points).copied().filter(|(x, y)| x.is_finite() && y.is_finite());
     let (x_low, x_high) = span(finite().map(|point| point.0), 0.0);
-    let (y_low, y_high) = span(finite().map(|point| point.1), 0.06);
+    let zero = (base == Base::Zero).then_some(0.0);
+    let (y_low, y_high) = span(finite().map(|point| point.1).chain(zero), 0.06);
+    let y_low = zero.unwrap_or(y_low);
     let x_at = |x: f64| LEFT + (x - x_low) / (x_high - x_low) * (WIDTH - LEFT - RIGHT);
     let y_at = |y: f64| HEIGHT - BOTTOM - (y - y_low) / (y_high - y_low) * (HEIGHT - BOTTOM - TOP);
 
@@ -160,7 +171,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_points_give_finite_coordinates(points in prop::collection::vec((0.0..1e9f64, prop::num::f64::ANY), 0..30)) {
-            let svg = lines("step", "loss", &[Line { name: "loss", class: "a", points, stepped: true }], &[(3.0, "x".to_owned())]);
+            let svg = lines("step", "loss", Base::Fit, &[Line { name: "loss", class: "a", points, stepped: true }], &[(3.0, "x".to_owned())]);
             prop_assert!(!svg.contains("NaN") && !svg.contains("inf"), "{}", svg);
         }
     }
@@ -168,7 +179,7 @@ mod tests {
     #[test]
     fn names_cannot_break_the_page() {
         assert_eq!(escape("<a & \"b\">"), "&lt;a &amp; &quot;b&quot;&gt;");
-        assert!(lines("x", "y", &[], &[(0.0, "<script>".to_owned())]).contains("&lt;script&gt;"));
+        assert!(lines("x", "y", Base::Zero, &[], &[(0.0, "<script>".to_owned())]).contains("&lt;script&gt;"));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use forebay_schemas::wire::Timings;
 
 pub use history::{History, Moment, Step};
 
-use chart::{Line, escape, lines, shares};
+use chart::{Base, Line, escape, lines, shares};
 
 const STYLE: &str = include_str!("style.css");
 
@@ -81,7 +81,7 @@ impl Report<'_> {
         if let (Some(entropy), Some(first), Some(last)) = (self.dataset.statistics.unigram_entropy_nats, points.first(), points.last()) {
             curves.push(Line { name: "unigram entropy of the data", class: "b", points: vec![(first.0, entropy), (last.0, entropy)], stepped: false });
         }
-        let _ = write!(page, "<h2>Loss</h2>{}", lines("step", "nats", &curves, &self.marks()));
+        let _ = write!(page, "<h2>Loss</h2>{}", lines("step", "nats", Base::Fit, &curves, &self.marks()));
     }
 
     fn throughput(&self, page: &mut String) {
@@ -94,7 +94,7 @@ impl Report<'_> {
             (*number as f64, samples as f64 * 1000.0 / last.unix_ms.saturating_sub(first.unix_ms).max(1) as f64)
         });
         let curve = Line { name: "samples a second", class: "c", points: rates.collect(), stepped: false };
-        let _ = write!(page, "<h2>Throughput</h2>{}", lines("step", "samples/s", &[curve], &self.marks()));
+        let _ = write!(page, "<h2>Throughput</h2>{}", lines("step", "samples/s", Base::Zero, &[curve], &self.marks()));
     }
 
     fn time(&self, page: &mut String) {
@@ -115,7 +115,7 @@ impl Report<'_> {
     fn membership(&self, page: &mut String) {
         let points = self.history.steps.iter().map(|(number, step)| (*number as f64, f64::from(step.world))).collect();
         let curve = Line { name: "replicas", class: "d", points, stepped: true };
-        let _ = write!(page, "<h2>Membership</h2>{}", lines("step", "replicas", &[curve], &self.marks()));
+        let _ = write!(page, "<h2>Membership</h2>{}", lines("step", "replicas", Base::Zero, &[curve], &self.marks()));
         let start = self.history.moments.first().map_or(0, |moment| moment.unix_ms);
         page.push_str("<table><thead><tr><th>second</th><th>step</th><th>what</th></tr></thead><tbody>");
         for moment in &self.history.moments {
