@@ -3,10 +3,12 @@
 //! The test binary starts itself again for every rank; [`rank_process`] is what such a process runs. Ranks tell the test
 //! what they saw by keys in the shared folder, and the test waits for these keys.
 
+#![expect(clippy::unwrap_used, reason = "a panic here is a failing test with a place")]
+
 mod store;
 
 use std::process::{Child, Command};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use std::{env, fs, slice, thread};
 
@@ -18,14 +20,19 @@ use crate::store::FolderStore;
 const TIMEOUT: Duration = Duration::from_secs(30);
 const HOST: &str = "127.0.0.1";
 
+/// One group at a time: their tests measure time.
+static TURN: Mutex<()> = Mutex::new(());
+
 /// The ranks of one test, killed when it ends however it ends.
 struct Ranks {
     folder: tempfile::TempDir,
     children: Vec<Child>,
+    _turn: MutexGuard<'static, ()>,
 }
 
 impl Ranks {
     fn start(scenario: &str, world: usize) -> Self {
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = tempfile::tempdir().unwrap();
         let children = (0..world)
             .map(|rank| {
@@ -40,7 +47,7 @@ impl Ranks {
                     .unwrap()
             })
             .collect();
-        Self { folder, children }
+        Self { folder, children, _turn: turn }
     }
 
     fn store(&self) -> FolderStore {
@@ -48,7 +55,13 @@ impl Ranks {
     }
 
     fn read(&self, key: &str) -> String {
-        String::from_utf8(self.store().get(key).unwrap_or_else(|error| panic!("{key}: {error}"))).unwrap()
+        let path = self.store().path(key);
+        let began = Instant::now();
+        while !path.exists() {
+            assert!(began.elapsed() < TIMEOUT, "{key}: not told within {TIMEOUT:?}");
+            thread::sleep(Duration::from_millis(1));
+        }
+        String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned()
     }
 
     fn signal(&self, rank: usize, signal: &str) {
@@ -83,6 +96,7 @@ fn rank_process() {
         "reduce" => reduce_until_told(&store, rank, world),
         "train" => train(&store, rank, world),
         "half" => connect_without_the_last(&store, rank, world),
+        "late" => connect_late(&store, rank, world),
         other => panic!("scenario {other}"),
     }
 }
@@ -120,8 +134,13 @@ fn reduce_until_told(store: &Arc<FolderStore>, rank: usize, world: usize) {
     let again = ProcessGroup::connect(store.clone(), "second", place, survivors.len(), HOST, TIMEOUT).unwrap();
     let sum = sum_of(&again, rank + 1).unwrap();
     store.set(&format!("sum-{rank}"), sum.to_string().as_bytes()).unwrap();
-    // Nobody closes its sockets while another one still reads.
-    sum_of(&again, 0).unwrap();
+    leave_together(store, &survivors, rank);
+}
+
+/// Nobody closes its sockets while another one still reads.
+fn leave_together(store: &FolderStore, ranks: &[usize], rank: usize) {
+    store.set(&format!("leaving-{rank}"), b"").unwrap();
+    ranks.iter().for_each(|other| store.wait(&format!("leaving-{other}"), TIMEOUT).unwrap());
 }
 
 fn numbers(bytes: &[u8]) -> Vec<usize> {
@@ -139,7 +158,7 @@ fn train(store: &Arc<FolderStore>, rank: usize, world: usize) {
     let group = ProcessGroup::connect(store.clone(), "train", rank, world, HOST, TIMEOUT).unwrap();
     let weights = train_steps(&group, 5);
     store.set(&format!("weights-{rank}"), format!("{weights:?}").as_bytes()).unwrap();
-    sum_of(&group, 0).unwrap();
+    leave_together(store, &(0..world).collect::<Vec<_>>(), rank);
 }
 
 fn train_steps(group: &ProcessGroup, steps: i64) -> Vec<f64> {
@@ -180,6 +199,17 @@ fn connect_without_the_last(store: &Arc<FolderStore>, rank: usize, world: usize)
     }
     store.set(&format!("connecting-{rank}"), b"").unwrap();
     let error = ProcessGroup::connect(store.clone(), "half", rank, world, HOST, TIMEOUT).unwrap_err();
+    store.set(&format!("failed-{rank}"), error.to_string().as_bytes()).unwrap();
+}
+
+/// The last rank begins when it is told to; what becomes of the connection is told.
+fn connect_late(store: &Arc<FolderStore>, rank: usize, world: usize) {
+    if rank + 1 == world {
+        store.get("begin").unwrap();
+    }
+    let connected = ProcessGroup::connect(store.clone(), "late", rank, world, HOST, TIMEOUT);
+    // Who had reached the dead one while it lived is connected, and learns of it from the first reduction.
+    let error = connected.and_then(|group| sum_of(&group, 0)).unwrap_err();
     store.set(&format!("failed-{rank}"), error.to_string().as_bytes()).unwrap();
 }
 
@@ -260,14 +290,30 @@ fn a_rendezvous_whose_peer_never_comes_ends_when_it_is_cancelled() {
     let cancelled = Instant::now();
     ranks.store().set("cancel", b"").unwrap();
     for rank in [0, 1] {
-        let path = ranks.store().path(&format!("failed-{rank}"));
-        while !path.exists() {
-            assert!(cancelled.elapsed() < Duration::from_secs(1));
-            thread::sleep(Duration::from_millis(1));
-        }
-        assert!(fs::read_to_string(path).unwrap().contains("a peer is gone"));
+        let error = ranks.read(&format!("failed-{rank}"));
+        assert!(cancelled.elapsed() < Duration::from_secs(1), "{:?}", cancelled.elapsed());
+        assert!(error.contains("a peer is gone"), "{error}");
     }
     ranks.join(&[0, 1]);
+}
+
+/// The members ask the store nothing any more: they try to reach the dead one by the address that it gave.
+#[test]
+fn a_rendezvous_whose_peer_died_after_it_gave_its_address_ends_when_it_is_cancelled() {
+    let ranks = Ranks::start("late", 4);
+    ranks.read("late/0/2");
+    ranks.signal(2, "-KILL");
+    ranks.store().set("begin", b"").unwrap();
+    ranks.read("late/0/3");
+    // Until all are surely connecting; nothing announces that.
+    thread::sleep(Duration::from_millis(200));
+    let cancelled = Instant::now();
+    ranks.store().set("cancel", b"").unwrap();
+    for rank in [0, 1, 3] {
+        ranks.read(&format!("failed-{rank}"));
+        assert!(cancelled.elapsed() < TIMEOUT / 6, "rank {rank}: {:?}", cancelled.elapsed());
+    }
+    ranks.join(&[0, 1, 3]);
 }
 
 #[test]
