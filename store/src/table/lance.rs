@@ -259,6 +259,9 @@ impl ObjectStoreProvider for Provider {
     }
 }
 
+/// A fragment and the columns read of it.
+type ReaderKey = (usize, Vec<String>);
+
 /// An open Lance table.
 struct LanceTable {
     path: String,
@@ -268,7 +271,7 @@ struct LanceTable {
     fragments: Vec<FileFragment>,
     /// First row of every fragment, then the number of rows.
     starts: Vec<u64>,
-    readers: Mutex<HashMap<(usize, Vec<String>), Arc<FragmentReader>>>,
+    readers: Mutex<HashMap<ReaderKey, Arc<FragmentReader>>>,
 }
 
 impl LanceTable {
