@@ -3,7 +3,7 @@
 //! The samples of step N are a function of (dataset version, seed, N) and of `batch`; how many replicas there are is not
 //! in here, because it decides nothing.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::id::Digest;
 use crate::settings::{Invalid, check};
@@ -18,7 +18,7 @@ pub struct Run {
     /// URL or path of the dataset.
     pub dataset: String,
     /// `latest`, a version number or a tag; resolved once, when the run starts.
-    #[serde(default = "default_version")]
+    #[serde(default = "default_version", deserialize_with = "text_or_number")]
     pub version: String,
     /// URL or path under which runs keep their checkpoints and state.
     pub checkpoints: String,
@@ -45,6 +45,20 @@ pub struct Run {
 
 fn default_version() -> String {
     "latest".to_owned()
+}
+
+// `version = 3` and `--set version=3` are numbers to TOML.
+fn text_or_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected `latest`, a version number or a tag")]
+    enum Version {
+        Text(String),
+        Number(u64),
+    }
+    Ok(match Version::deserialize(deserializer)? {
+        Version::Text(text) => text,
+        Version::Number(number) => number.to_string(),
+    })
 }
 
 /// Architecture and size of a model.
@@ -319,6 +333,13 @@ mod tests {
         assert_eq!(run.digest(), read(&["elastic.lease=5s", "checkpoint.keep=9", "checkpoints=e"]).expect("run").digest());
         assert_ne!(run.digest(), read(&["seed=1"]).expect("run").digest());
         assert_ne!(run.digest(), read(&["batch.steps=11"]).expect("run").digest());
+    }
+
+    #[test]
+    fn a_version_may_be_written_as_a_number() {
+        assert_eq!(read(&["version=7"]).expect("run").version, "7");
+        assert_eq!(read(&["version=clean-1"]).expect("run").version, "clean-1");
+        assert!(read(&["version=true"]).expect_err("version").contains("a version number or a tag"));
     }
 
     #[test]
