@@ -57,8 +57,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         forebay_schemas::run::Model::Resnet { image_size, .. } | forebay_schemas::run::Model::Vit { image_size, .. } => {
             let (side, samples) = (i64::from(*image_size), run.batch.micro_batch_size as usize);
             let mut random = random();
-            let pixels: Vec<f32> =
-                (0..samples * 3 * (side * side) as usize).map(|_| (random() % 2000) as f32 / 1000.0 - 1.0).collect();
+            let pixels: Vec<f32> = (0..samples * 3 * (side * side) as usize).map(|_| (random() % 2000) as f32 / 1000.0 - 1.0).collect();
             let labels: Vec<i64> = (0..samples).map(|_| (random() % 10) as i64).collect();
             let inputs = move |_| Input::images(&pixels, &labels, side, 10);
             (Engine::new(&run, &Task::Images { classes: 10 })?, Box::new(inputs) as _)

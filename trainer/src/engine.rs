@@ -104,12 +104,7 @@ impl Engine {
     ///
     /// After an error the gradients are garbage: call [`Self::discard`]. A loss or gradient that is not finite is `Invalid`:
     /// every replica sees it alike, and trying again would not help.
-    pub fn compute(
-        &mut self,
-        assigned: usize,
-        next: &mut dyn FnMut() -> Result<Input>,
-        reduction: &mut dyn Reduction,
-    ) -> Result<Computed> {
+    pub fn compute(&mut self, assigned: usize, next: &mut dyn FnMut() -> Result<Input>, reduction: &mut dyn Reduction) -> Result<Computed> {
         let mut work = Work { losses: Vec::with_capacity(assigned), phases: Phases::default(), shares: None };
         reduction.begin()?;
         for index in 0..assigned {

@@ -83,7 +83,8 @@ pub(crate) fn open(runtime: &Handle, checkpoints: &Checkpoints, manifest: &Check
         Ok::<_, Error>((source, checkpoints.get(&manifest.model).await?))
     })?;
     let model = model::build(&run.model, &source.task, run.seed)?;
-    let weights: Vec<Named> = model.parameters().iter().chain(model.buffers()).map(|(name, tensor)| (name.clone(), tensor.detach())).collect();
+    let weights: Vec<Named> =
+        model.parameters().iter().chain(model.buffers()).map(|(name, tensor)| (name.clone(), tensor.detach())).collect();
     checkpoint::load(&weights, &bytes, &manifest.model.path)?;
     Ok((source, run, model))
 }

@@ -24,7 +24,8 @@ impl Source {
         let manifest = dataset.resolve(&VersionSpec::Number(named.version)).await?;
         let found = manifest.identity();
         if found != named.identity {
-            let message = format!("dataset `{}`, version {}: found identity {found}, expected {}", named.url, named.version, named.identity);
+            let message =
+                format!("dataset `{}`, version {}: found identity {found}, expected {}", named.url, named.version, named.identity);
             return Err(Error::new(Kind::Corrupt, message));
         }
         let task = Task::of(&manifest)?;
@@ -43,7 +44,10 @@ impl Source {
         match (batch, &self.task) {
             (Batch::Tokens { ids, .. }, Task::Text { vocabulary, length }) => Input::tokens(ids, *vocabulary, *length),
             (Batch::Images { pixels, labels, size, .. }, Task::Images { classes }) => Input::images(pixels, labels, *size as i64, *classes),
-            _ => Err(Error::new(Kind::Corrupt, format!("dataset version {}: its batches are not of its own modality", self.manifest.version))),
+            _ => Err(Error::new(
+                Kind::Corrupt,
+                format!("dataset version {}: its batches are not of its own modality", self.manifest.version),
+            )),
         }
     }
 }

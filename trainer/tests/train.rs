@@ -118,7 +118,13 @@ impl Lake {
 }
 
 fn options(coordinator: &str, name: &str) -> ReplicaOptions {
-    ReplicaOptions { coordinator: coordinator.to_owned(), token: TOKEN.to_owned(), name: name.to_owned(), host: "127.0.0.1".to_owned(), threads: 1 }
+    ReplicaOptions {
+        coordinator: coordinator.to_owned(),
+        token: TOKEN.to_owned(),
+        name: name.to_owned(),
+        host: "127.0.0.1".to_owned(),
+        threads: 1,
+    }
 }
 
 /// What happened; tells whoever listens of every committed step.

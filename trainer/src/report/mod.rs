@@ -38,7 +38,10 @@ impl Report<'_> {
     pub fn html(&self) -> String {
         let mut page = String::from("<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">");
         let name = escape(&self.run.name);
-        let _ = write!(page, "<meta name=\"viewport\" content=\"width=device-width\"><title>{name} · Forebay run</title><style>{STYLE}</style></head><body>");
+        let _ = write!(
+            page,
+            "<meta name=\"viewport\" content=\"width=device-width\"><title>{name} · Forebay run</title><style>{STYLE}</style></head><body>"
+        );
         let _ = write!(page, "<h1>{name}</h1>");
         self.figures(&mut page);
         self.loss(&mut page);
@@ -79,7 +82,12 @@ impl Report<'_> {
         let points: Vec<_> = self.history.steps.iter().filter_map(|(number, step)| Some((*number as f64, step.loss?))).collect();
         let mut curves = vec![Line { name: "training loss", class: "a", points: points.clone(), stepped: false }];
         if let (Some(entropy), Some(first), Some(last)) = (self.dataset.statistics.unigram_entropy_nats, points.first(), points.last()) {
-            curves.push(Line { name: "unigram entropy of the data", class: "b", points: vec![(first.0, entropy), (last.0, entropy)], stepped: false });
+            curves.push(Line {
+                name: "unigram entropy of the data",
+                class: "b",
+                points: vec![(first.0, entropy), (last.0, entropy)],
+                stepped: false,
+            });
         }
         let _ = write!(page, "<h2>Loss</h2>{}", lines("step", "nats", Base::Fit, &curves, &self.marks()));
     }
@@ -128,7 +136,9 @@ impl Report<'_> {
 
     fn conservation(&self, page: &mut String) {
         let tally = &self.dataset.tally;
-        page.push_str("<h2>Conservation</h2><p>Every record read is kept, removed by a rule or quarantined with a reason.</p><table><tbody>");
+        page.push_str(
+            "<h2>Conservation</h2><p>Every record read is kept, removed by a rule or quarantined with a reason.</p><table><tbody>",
+        );
         let mut row = |name: &str, count: u64, strong: bool| {
             let (open, close) = if strong { ("<b>", "</b>") } else { ("", "") };
             let _ = write!(page, "<tr><td>{open}{}{close}</td><td>{open}{count}{close}</td></tr>", escape(name));
@@ -159,7 +169,12 @@ impl Report<'_> {
         page.push_str("</tbody></table><h2>Checkpoints</h2><table><thead><tr><th>step</th><th>generation</th><th>bytes</th><th>weights</th></tr></thead><tbody>");
         for checkpoint in self.checkpoints {
             let (step, bytes) = (checkpoint.position.step, checkpoint.model.bytes + checkpoint.optimizer.bytes);
-            let _ = write!(page, "<tr><td>{step}</td><td>{}</td><td>{bytes}</td><td><code>{}</code></td></tr>", checkpoint.generation, escape(&checkpoint.weights_sha256));
+            let _ = write!(
+                page,
+                "<tr><td>{step}</td><td>{}</td><td>{bytes}</td><td><code>{}</code></td></tr>",
+                checkpoint.generation,
+                escape(&checkpoint.weights_sha256)
+            );
         }
         page.push_str("</tbody></table>");
     }
