@@ -6,11 +6,18 @@ use anyhow::Result;
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
+use crate::progress::console_is_terminal;
+
 /// Log lines go to standard error; `FOREBAY_LOG=debug` shows more.
 pub(crate) fn start_logging() {
     let filter = EnvFilter::try_from_env("FOREBAY_LOG").unwrap_or_else(|_| EnvFilter::new("error,forebay=warn"));
     // A second call would fail; there is none.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_ansi(console_is_terminal())
+        .try_init();
 }
 
 /// Writes a line of text; a closed pipe is an error that the edge swallows.
