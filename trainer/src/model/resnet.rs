@@ -64,7 +64,9 @@ impl Resnet {
     }
 
     fn logits(&self, pixels: &Tensor, mut statistics: Option<&mut Statistics>) -> Tensor {
-        let mut x = self.stem.forward(pixels, statistics.as_deref_mut()).relu_();
+        // Channels last in memory: convolutions need no reordering then, a quarter less time on a CPU.
+        let pixels = pixels.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2]);
+        let mut x = self.stem.forward(&pixels, statistics.as_deref_mut()).relu_();
         if self.pooled {
             x = x.max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false);
         }
@@ -105,8 +107,12 @@ impl Model for Resnet {
 
 impl Unit {
     fn forward(&self, x: &Tensor, statistics: Option<&mut Statistics>) -> Tensor {
-        let padding = self.weight.size()[2] / 2;
-        let x = x.conv2d::<&Tensor>(&self.weight, None, [self.stride; 2], [padding; 2], [1, 1], 1);
+        let shape = self.weight.size();
+        let padding = shape[2] / 2;
+        // Through two dimensions and back, so that the gradient of a 1 × 1 kernel has the strides of its bucket, not the
+        // equally valid ones of channels last, which the reducer would warn about.
+        let weight = if padding == 0 { self.weight.flatten(1, -1).view(&shape[..]) } else { self.weight.shallow_clone() };
+        let x = x.conv2d::<&Tensor>(&weight, None, [self.stride; 2], [padding; 2], [1, 1], 1);
         self.norm.forward(&x, statistics)
     }
 }
