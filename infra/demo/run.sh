@@ -13,6 +13,9 @@ show() { printf '\033[2m$ forebay %s\033[0m\n' "$*"; "$forebay" "$@"; }
 case $lake in *://*) ;; *) rm -rf "${lake:?}"; mkdir -p "$lake" ;; esac
 code=$lake/rust-code runs=$lake/checkpoints run=rust-code-gpt
 training=(examples/rust-code-gpt.toml --set dataset="$code" --set checkpoints="$runs")
+# On a path the report lies beside the checkpoints; a throw-away server would take it along.
+report=()
+case $lake in *://*) mkdir -p lake && report=(--report lake/report-s3.html) ;; esac
 
 say "this machine and this store"
 show doctor "$lake"
@@ -31,7 +34,7 @@ show dataset diff "$code" first latest
 show loader plan "${training[@]}" --step 0 --replicas 2
 
 say "train with 2 replicas; one is killed in mid-run and comes back"
-"$forebay" train "${training[@]}" --replicas 2 &
+"$forebay" train "${training[@]}" "${report[@]}" --replicas 2 &
 trainer=$!
 trap 'kill $trainer 2>/dev/null || true' EXIT
 # The first checkpoint says that the run is well under way.
