@@ -34,7 +34,7 @@ pub(super) enum Base {
 
 /// A line chart with axes, a legend, and marks at certain x.
 pub(super) fn lines(x_name: &str, y_name: &str, base: Base, lines: &[Line<'_>], marks: &[(f64, String)]) -> String {
-    let finite = || lines.iter().flat_map(|line| &line.points).copied().filter(|(x, y)| x.is_finite() && y.is_finite());
+    let finite = || lines.iter().flat_map(|line| &line.points).copied().filter(drawable);
     let (x_low, x_high) = span(finite().map(|point| point.0), 0.0);
     let zero = (base == Base::Zero).then_some(0.0);
     let (y_low, y_high) = span(finite().map(|point| point.1).chain(zero), 0.06);
@@ -124,7 +124,7 @@ pub(super) fn escape(text: &str) -> String {
 fn path(line: &Line<'_>, x_at: &impl Fn(f64) -> f64, y_at: &impl Fn(f64) -> f64) -> String {
     let mut d = String::new();
     let mut last = None;
-    for &(x, y) in line.points.iter().filter(|(x, y)| x.is_finite() && y.is_finite()) {
+    for &(x, y) in line.points.iter().filter(|point| drawable(point)) {
         if let (true, Some(last_y)) = (line.stepped, last) {
             let _ = write!(d, "L{:.1} {:.1}", x_at(x), y_at(last_y));
         }
@@ -132,6 +132,11 @@ fn path(line: &Line<'_>, x_at: &impl Fn(f64) -> f64, y_at: &impl Fn(f64) -> f64)
         last = Some(y);
     }
     d
+}
+
+// Beyond this the width of an axis would no longer be finite.
+fn drawable(point: &(f64, f64)) -> bool {
+    point.0.abs() < 1e300 && point.1.abs() < 1e300
 }
 
 // Never empty: a chart of one point still has a width.
@@ -174,6 +179,13 @@ mod tests {
             let svg = lines("step", "loss", Base::Fit, &[Line { name: "loss", class: "a", points, stepped: true }], &[(3.0, "x".to_owned())]);
             prop_assert!(!svg.contains("NaN") && !svg.contains("inf"), "{}", svg);
         }
+    }
+
+    #[test]
+    fn the_largest_numbers_do_not_break_a_chart() {
+        let points = vec![(0.0, f64::MAX), (1.0, f64::MIN), (2.0, 1.0), (f64::INFINITY, 0.0)];
+        let svg = lines("step", "loss", Base::Fit, &[Line { name: "loss", class: "a", points, stepped: false }], &[]);
+        assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
     }
 
     #[test]
