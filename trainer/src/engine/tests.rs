@@ -15,6 +15,8 @@ const RESNET: &str = "kind='resnet'\ndepth=20\nimage_size=8";
 const VIT: &str = "kind='vit'\nlayers=2\nheads=2\nwidth=32\npatch=4\nimage_size=8";
 
 pub(crate) fn run(model: &str, overrides: &[&str]) -> Run {
+    // Threads of these tiny kernels would spin for each other, which takes minutes where the cores are busy.
+    set_threads(1);
     let text = format!(
         "name='r'\ndataset='d'\ncheckpoints='c'\n[model]\n{model}\n[batch]\nsteps=40\nmicro_batches=4\nmicro_batch_size=3\n[optimizer]\nlearning_rate=0.01\nwarmup_steps=2\n"
     );
