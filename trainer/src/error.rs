@@ -49,6 +49,14 @@ impl Error {
     pub fn kind(&self) -> Kind {
         self.kind
     }
+
+    /// The message and those of its causes in one line, each once.
+    pub(crate) fn chain(&self) -> String {
+        let causes = std::iter::successors(std::error::Error::source(self), |cause| cause.source());
+        causes
+            .map(ToString::to_string)
+            .fold(self.to_string(), |line, cause| if line.contains(&cause) { line } else { format!("{line}: {cause}") })
+    }
 }
 
 impl From<forebay_store::Error> for Error {

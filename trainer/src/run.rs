@@ -302,8 +302,8 @@ impl Replica {
 
     /// Tells the coordinator that a collective failed, so that nobody goes on waiting.
     fn give_up(&mut self, assignment: &Assignment, error: &Error) -> Result<()> {
-        tracing::info!(generation = assignment.generation, error = chain(error), "this generation is over");
-        let told = self.session().fail(assignment.generation, &chain(error));
+        tracing::info!(generation = assignment.generation, error = error.chain(), "this generation is over");
+        let told = self.session().fail(assignment.generation, &error.chain());
         match told {
             Err(error) if error.kind() == Kind::Fenced => self.rejoin(&error),
             told => told,
@@ -346,10 +346,4 @@ fn timings(computed: &Computed, before: Before) -> Timings {
 
 fn over(assignment: &Assignment, reason: &str) -> Error {
     Error::new(Kind::Unavailable, format!("generation {} is over: {reason}", assignment.generation))
-}
-
-/// An error with its causes, in one line.
-fn chain(error: &Error) -> String {
-    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
-    causes.fold(error.to_string(), |line, cause| format!("{line}: {cause}"))
 }

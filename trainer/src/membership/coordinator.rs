@@ -141,7 +141,7 @@ impl Coordinator {
 
         let (said, outcome) = watch::channel(None);
         let work = tokio::spawn(async move {
-            let outcome = owner.work(receiver).await.map_err(|error| (error.kind(), chain(&error)));
+            let outcome = owner.work(receiver).await.map_err(|error| (error.kind(), error.chain()));
             said.send_replace(Some(outcome));
         });
         let router = routes(Arc::new(served));
@@ -197,19 +197,6 @@ fn settings(run: &Run, expected: usize) -> Settings {
 /// Both sides say something four times a lease.
 fn beat(run: &Run) -> Duration {
     run.elastic.lease.duration() / 4
-}
-
-fn chain(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }
 
 /// Milliseconds since 1970 UTC.
