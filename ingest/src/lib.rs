@@ -17,6 +17,7 @@ pub mod report;
 mod shard;
 mod source;
 mod stage;
+mod tables;
 mod tokenizer;
 
 pub use error::{Error, Kind, Result};

@@ -4,31 +4,32 @@
 //! tasks. Nothing is visible before the manifest is committed. Deliberately absent: the work itself, which is in the
 //! module of each stage.
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arrow::array::AsArray;
-use arrow::datatypes::UInt64Type;
+use arrow::datatypes::{SchemaRef, UInt64Type};
 use bytes::Bytes;
 use datafusion::catalog::streaming::StreamingTable;
-use forebay_schemas::dataset::{DatasetManifest, Modality, Statistics, Tally, TokenizerRef};
+use forebay_schemas::dataset::{DatasetManifest, Modality, Tally};
 use forebay_schemas::id::{Digest, RowsDigest};
-use forebay_schemas::pipeline::Pipeline;
-use forebay_store::Dataset;
+use forebay_schemas::pipeline::{Output, Pipeline};
+use forebay_store::{CLEANED, Dataset, WORK};
 use futures::future::BoxFuture;
 use futures::{StreamExt, TryStreamExt};
 
-use crate::clean;
-use crate::commit::Made;
-use crate::dedup::{self, Fate};
+use crate::clean::{self, Cleaner};
+use crate::dedup::known::{self, Known};
+use crate::dedup::{Cleaned, Fate, Likeness, Search};
 use crate::engine::Engine;
 use crate::error::{Error, Kind, Result};
 use crate::progress::{Progress, Unit};
 use crate::report;
 use crate::shard::{self, Kept, Target};
 use crate::source::{self, Source, TaskSize, read};
-use crate::stage::{ObjectWriter, Stage};
+use crate::stage::Stage;
 use crate::tokenizer;
 
 /// How to ingest.
@@ -111,7 +112,7 @@ pub(crate) async fn ingest_in_tasks(
     }
     // What a failed job made is kept for the next attempt, unless nobody asked for one.
     if outcome.is_ok() || options.dry_run {
-        job.clear().await?;
+        job.clear(&outcome).await?;
     }
     clock.lap("commit");
     Ok(clock.finish(outcome?))
@@ -121,16 +122,23 @@ pub(crate) async fn ingest_in_tasks(
 pub(crate) struct Job<'a> {
     pub(crate) pipeline: &'a Pipeline,
     pub(crate) dataset: Dataset,
-    engine: Engine,
-    progress: Arc<dyn Progress>,
+    pub(crate) engine: Engine,
+    pub(crate) progress: Arc<dyn Progress>,
     pub(crate) source: Arc<Source>,
+    cleaner: Arc<Cleaner>,
+    /// The version that this job adds to, if it can.
+    pub(crate) known: Option<Known>,
     /// The list of inputs as stored, and its digest.
     pub(crate) inputs: Vec<u8>,
     pub(crate) inputs_digest: Digest,
+    /// Digest of all settings and lists that decide the rows.
+    pub(crate) setup: Digest,
     /// The given tokenizer file.
-    given: Option<Bytes>,
-    work: String,
-    cleaned: Stage,
+    pub(crate) given: Option<Bytes>,
+    /// Name of the job in the folders of its stages.
+    name: String,
+    verdicts: Stage,
+    contents: Stage,
     size: TaskSize,
 }
 
@@ -139,40 +147,73 @@ impl<'a> Job<'a> {
         let engine = Engine::start(&pipeline.limits)?;
         let modality = pipeline.source.modality;
         let given = match &pipeline.tokenizer.file {
-            Some(file) if modality == Modality::Text => Some(tokenizer::read(file).await?),
+            Some(file) if modality == Modality::Text && pipeline.output == Output::Tokens => Some(tokenizer::read(file).await?),
             _ => None,
         };
-        let source = Source::list(&pipeline.source, progress.as_ref()).await?;
+        let cleaner = Arc::new(Cleaner::load(pipeline)?);
+        let mut source = Source::list(&pipeline.source, progress.as_ref()).await?;
         let inputs = source.manifest()?;
         let inputs_digest = source::digest(&inputs);
-        let (program, settings) = (program(), pipeline.digest());
-        let tasks = format!("{size:?}");
+        let (program, settings, lists) = (program(), pipeline.digest(), cleaner.digest());
         let given_bytes = given.as_deref().unwrap_or_default();
-        let parts = [inputs_digest.as_bytes().as_slice(), settings.as_bytes(), program.as_bytes(), tasks.as_bytes(), given_bytes];
-        let work = format!("_work/{}", Digest::of_parts(parts).short());
-        let cleaned = Stage::new(dataset.location(), &work, "clean", clean::schema(modality), engine.io());
-        Ok(Self { pipeline, dataset, engine, progress, source: Arc::new(source), inputs, inputs_digest, given, work, cleaned, size })
+        let setup = Digest::of_parts([settings.as_bytes().as_slice(), lists.as_bytes(), program.as_bytes(), given_bytes]);
+        let known = Self::known(pipeline, &dataset, setup, &mut source, &engine).await?;
+        let before = known.as_ref().map(|known| known.manifest.identity());
+        let before = before.as_ref().map_or(&[][..], |identity| identity.as_bytes().as_slice());
+        let tasks = format!("{size:?}");
+        let name = Digest::of_parts([inputs_digest.as_bytes().as_slice(), setup.as_bytes(), tasks.as_bytes(), before]).short();
+        let folder = format!("{CLEANED}/{name}");
+        let verdicts = Stage::new(dataset.location(), &folder, "verdicts", clean::verdict_schema(), engine.io());
+        let contents = Stage::new(dataset.location(), &folder, "contents", clean::content_schema(modality), engine.io());
+        let source = Arc::new(source);
+        Ok(Self { pipeline, dataset, engine, progress, source, cleaner, known, inputs, inputs_digest, setup, given, name, verdicts, contents, size })
+    }
+
+    /// The newest version, if this job can add to it rather than start anew: the same setup, and all its inputs are there.
+    async fn known(pipeline: &Pipeline, dataset: &Dataset, setup: Digest, source: &mut Source, engine: &Engine) -> Result<Option<Known>> {
+        // Where a row depends on the key of the record, a new copy with a smaller key could change rows that are there.
+        let depends_on_content_alone = pipeline.source.modality == Modality::Text && pipeline.split.validation_keys.is_empty();
+        let latest = dataset.latest().await?.filter(|latest| latest.config_digest == setup && depends_on_content_alone);
+        let Some(latest) = latest else { return Ok(None) };
+        let earlier = dataset.get_object(&latest.inputs.list).await?;
+        let schema = clean::content_schema(pipeline.source.modality);
+        let known = Known::open(dataset, latest, schema, engine.io()).await?;
+        Ok(if known.is_some() && source.skip(&earlier)? { known } else { None })
     }
 
     /// The newest version, if the same program made it of the same objects under the same settings.
     async fn latest_of_same_inputs(&self) -> Result<Option<DatasetManifest>> {
         let latest = self.dataset.latest().await?;
-        Ok(latest.filter(|latest| latest.inputs.digest == self.inputs_digest && self.is_same_setup(latest)))
+        Ok(latest.filter(|latest| latest.inputs.digest == self.inputs_digest && latest.config_digest == self.setup))
     }
 
-    fn is_same_setup(&self, latest: &DatasetManifest) -> bool {
-        let given = self.given.as_ref().map(|given| Digest::of(given));
-        let tokenizer = latest.tokenizer.as_ref().map(|tokenizer| tokenizer.object.digest);
-        latest.config_digest == self.pipeline.digest() && latest.program == program() && (given.is_none() || given == tokenizer)
+    /// A stage of this job whose objects go when it is done.
+    pub(crate) fn stage(&self, name: &str, schema: SchemaRef) -> Stage {
+        Stage::new(self.dataset.location(), &format!("{WORK}/{}", self.name), name, schema, self.engine.io())
+    }
+
+    /// The folder of what cleaning made.
+    pub(crate) fn cleaned_folder(&self) -> String {
+        format!("{CLEANED}/{}", self.name)
     }
 
     async fn run(&self, options: Options, clock: &mut Clock) -> Result<Outcome> {
-        let tasks = self.clean().await?;
+        self.clean().await?;
         clock.lap("clean");
-        let records = self.source.records.len();
+        let cleaned = Cleaned::open(&self.verdicts, &self.contents).await?;
         self.progress.stage("dedup", None, Unit::Records);
-        let ledger = dedup::decide(&self.engine, &self.cleaned, tasks, records, self.pipeline).await?;
-        self.progress.advance(records as u64);
+        let stage = |name: &str, schema| self.stage(name, schema);
+        let likeness = Likeness::new(self.pipeline);
+        let search = Search {
+            engine: &self.engine,
+            pipeline: self.pipeline,
+            cleaned: &cleaned,
+            likeness: &likeness,
+            known: self.known.as_ref(),
+            stage: &stage,
+        };
+        let ledger = search.decide().await?;
+        self.progress.advance(cleaned.records);
         clock.lap("dedup");
         if !ledger.tally.is_conserved() {
             return Err(Error::new(Kind::Internal, format!("records were lost or doubled:\n{}", report::conservation(&ledger.tally))));
@@ -181,145 +222,131 @@ impl<'a> Job<'a> {
             return Ok(Outcome::Planned { tally: ledger.tally, rows_digest: ledger.rows_digest });
         }
         let latest = self.dataset.latest().await?;
-        if let Some(latest) = latest.filter(|latest| self.is_same_setup(latest) && latest.rows_digest == ledger.rows_digest) {
+        if let Some(latest) = latest.filter(|latest| latest.config_digest == self.setup && latest.rows_digest == ledger.rows_digest) {
             return Ok(Outcome::Unchanged(latest));
         }
-        if !ledger.fates.contains(&Fate::Train) {
-            return Err(Error::new(Kind::Invalid, nothing_left(&self.source.url, &ledger.tally)));
+        if self.known.is_none() && !ledger.fates.contains(&Fate::Train) {
+            return Err(Error::new(Kind::Invalid, nothing_left(&self.source.settings.url, &ledger.tally)));
         }
         let folder = format!("tables/{}", self.attempt());
         let target = Target { dataset: &self.dataset, format: self.pipeline.format, folder: &folder };
-        let kept = Kept { engine: &self.engine, cleaned: &self.cleaned, tasks, ledger: &ledger, progress: &self.progress };
-        let made = match self.pipeline.source.modality {
-            Modality::Text => self.shard_text(kept, &target, clock).await?,
-            Modality::Images => self.shard_images(kept, &target, clock).await?,
+        let kept = Kept {
+            engine: &self.engine,
+            shard: &self.pipeline.shard,
+            cleaned: &cleaned,
+            ledger: &ledger,
+            known: self.known.as_ref(),
+            progress: &self.progress,
         };
-        self.commit(ledger, made).await
+        let made = self.tables(kept, &target, clock).await?;
+        self.commit(&cleaned, ledger, made).await
     }
 
-    /// Cleans every task that is not done yet; returns the number of all.
-    async fn clean(&self) -> Result<usize> {
+    /// Cleans every task that is not done yet.
+    async fn clean(&self) -> Result<()> {
         let tasks = self.source.tasks(self.size);
-        let done = self.cleaned.done().await?;
-        let total = self.source.records.iter().map(|record| record.range.end - record.range.start).sum();
-        self.progress.stage("clean", Some(total), Unit::Bytes);
-        let finished = (0..tasks.len()).filter(|task| done.contains(task)).count();
-        if finished > 0 {
-            self.progress.note(&format!("going on after {finished} of {} finished tasks", tasks.len()));
+        let size = |objects: &Range<usize>| self.source.fresh[objects.clone()].iter().map(|object| object.size).sum::<u64>();
+        self.progress.stage("clean", Some(tasks.iter().map(size).sum()), Unit::Bytes);
+        let mut done = self.cleaned_tasks().await?;
+        if !done.is_empty() {
+            self.progress.note(&format!("going on after {} of {} finished tasks", done.len(), tasks.len()));
         }
         let count = tasks.len();
-        let (skipped, missing): (Vec<_>, Vec<_>) = tasks.into_iter().enumerate().partition(|(task, _)| done.contains(task));
-        for (_, records) in skipped {
-            self.progress.advance(self.source.records[records].iter().map(|record| record.range.end - record.range.start).sum());
+        let (skipped, mut missing): (Vec<_>, Vec<_>) = tasks.into_iter().enumerate().partition(|(task, _)| done.contains(task));
+        skipped.iter().for_each(|(_, objects)| self.progress.advance(size(objects)));
+        // Several processes with the same job begin at different tasks, and leave out what another has done meanwhile.
+        let first = std::process::id() as usize % missing.len().max(1);
+        missing.rotate_left(first);
+        let mut listed = Instant::now();
+        for tasks in missing.chunks(self.engine.threads()) {
+            if listed.elapsed() > RELIST_AFTER {
+                (done, listed) = (self.cleaned_tasks().await?, Instant::now());
+            }
+            let mut work = Vec::with_capacity(tasks.len());
+            for (task, objects) in tasks {
+                if !done.contains(task) {
+                    work.push(self.clean_task(*task, objects.clone()));
+                }
+            }
+            let work = futures::stream::iter(work);
+            work.buffer_unordered(self.engine.threads()).try_collect::<()>().await?;
         }
-        let work = futures::stream::iter(missing).map(|(task, records)| self.clean_task(task, records));
-        work.buffer_unordered(self.engine.threads()).try_collect::<()>().await?;
-        Ok(count)
+        let done = self.cleaned_tasks().await?;
+        if done.len() != count {
+            return Err(Error::new(Kind::Unavailable, format!("stage objects of {} of {count} tasks are missing", count - done.len())));
+        }
+        Ok(())
     }
 
-    async fn clean_task(&self, task: usize, records: Range<usize>) -> Result<()> {
-        let raw = read::RawTask::new(Arc::clone(&self.source), records, self.engine.io().clone());
+    /// The tasks of which both stages are done.
+    async fn cleaned_tasks(&self) -> Result<HashSet<usize>> {
+        let contents: HashSet<usize> = self.contents.done().await?.iter().map(|part| part.task).collect();
+        Ok(self.verdicts.done().await?.iter().map(|part| part.task).filter(|task| contents.contains(task)).collect())
+    }
+
+    async fn clean_task(&self, task: usize, objects: Range<usize>) -> Result<()> {
+        let modality = self.pipeline.source.modality;
+        let raw = read::RawTask::new(Arc::clone(&self.source), objects, self.engine.io().clone());
         let table = StreamingTable::try_new(read::schema(), vec![Arc::new(raw)])?;
-        let plan = shard::session(&self.engine).read_table(Arc::new(table))?.select(clean::projection(self.pipeline))?;
-        let (schema, progress) = (Arc::clone(self.cleaned.schema()), Arc::clone(&self.progress));
-        let bytes = self.engine.run(async move {
-            let mut writer = ObjectWriter::new(&schema)?;
+        let plan = shard::session(&self.engine).read_table(Arc::new(table))?.select(clean::projection(&self.cleaner))?;
+        let (mut verdicts, mut contents) = (self.verdicts.writer(task)?, self.contents.writer(task)?);
+        let progress = Arc::clone(&self.progress);
+        let work = self.engine.run(async move {
             let mut batches = plan.execute_stream().await?;
             while let Some(batch) = batches.try_next().await? {
-                writer.write(&clean::unnest(&batch, &schema)?)?;
-                progress.advance(batch.column(2).as_primitive::<UInt64Type>().values().iter().sum());
+                let (judged, kept) = clean::unnest(&batch, verdicts.rows(), modality)?;
+                verdicts.write(&judged)?;
+                contents.write(&kept)?;
+                progress.advance(batch.column(1).as_primitive::<UInt64Type>().values().iter().sum());
+                if verdicts.is_full() || contents.is_full() {
+                    // Contents first: a task is taken for done by its verdicts.
+                    contents.cut().await?;
+                    verdicts.cut().await?;
+                }
             }
-            writer.finish()
+            contents.finish().await?;
+            verdicts.finish().await
         });
-        self.cleaned.put(task, bytes.await?).await
-    }
-
-    async fn shard_text(&self, kept: Kept<'_>, target: &Target<'_>, clock: &mut Clock) -> Result<Made> {
-        let (json, origin) = match (&self.given, &self.pipeline.tokenizer.file) {
-            (Some(given), Some(file)) => (given.clone(), file.as_str()),
-            _ => (Bytes::from(self.train_tokenizer(kept).await?), "trained"),
-        };
-        let (tokenizer, end) = tokenizer::load(&json, origin)?;
-        let vocabulary = tokenizer::vocabulary(&tokenizer);
-        let object = self.dataset.put_object(json, ".tokenizer.json").await?;
-        clock.lap("tokenizer");
-        self.progress.stage("encode", Some(kept.ledger.tally.kept), Unit::Records);
-        let encoded = Stage::new(self.dataset.location(), &self.work, "encode", shard::text::schema(), self.engine.io());
-        shard::text::encode(kept, &encoded, &tokenizer, shard::text::width(vocabulary)).await?;
-        clock.lap("encode");
-        self.progress.stage("write", Some(kept.ledger.tally.kept), Unit::Records);
-        let cut = shard::text::Cut { length: self.pipeline.pack.sequence_length, end, vocabulary };
-        let train = shard::text::pack(kept, &encoded, Fate::Train, cut, target).await?;
-        let validation = shard::text::pack(kept, &encoded, Fate::Validation, cut, target).await?;
-        let mut tokens = vec![None; kept.ledger.fates.len()];
-        for (ordinal, length) in train.lengths.iter().chain(&validation.lengths) {
-            tokens[*ordinal as usize] = Some(*length);
-        }
-        let records = shard::ledger::write(kept, tokens, target).await?;
-        clock.lap("write");
-        Ok(Made {
-            written: train.documents + validation.documents,
-            tables: [train.table, validation.table, records],
-            tokenizer: Some(TokenizerRef { object, vocabulary, end_of_document: end }),
-            statistics: Statistics {
-                tokens: Some(train.counts.iter().sum()),
-                sequence_length: Some(cut.length),
-                unigram_entropy_nats: Some(shard::text::entropy_nats(&train.counts)),
-                ..Statistics::default()
-            },
-        })
-    }
-
-    async fn train_tokenizer(&self, kept: Kept<'_>) -> Result<Vec<u8>> {
-        let settings = &self.pipeline.tokenizer;
-        self.progress.stage("tokenizer", Some(settings.sample.0), Unit::Bytes);
-        let sample = shard::text::sample(kept, settings.sample.0).await?;
-        self.progress.advance(sample.iter().map(|text| text.len() as u64).sum());
-        let vocabulary = settings.vocabulary;
-        self.engine.run(async move { tokenizer::train(&sample, vocabulary) }).await
-    }
-
-    async fn shard_images(&self, kept: Kept<'_>, target: &Target<'_>, clock: &mut Clock) -> Result<Made> {
-        self.progress.stage("write", Some(kept.ledger.tally.kept), Unit::Records);
-        let train = shard::images::lay_out(kept, Fate::Train, target).await?;
-        let validation = shard::images::lay_out(kept, Fate::Validation, target).await?;
-        let records = shard::ledger::write(kept, Vec::new(), target).await?;
-        clock.lap("write");
-        let (mean, deviation) = train.moments.mean_and_std().unzip();
-        Ok(Made {
-            written: train.records + validation.records,
-            tables: [train.table, validation.table, records],
-            tokenizer: None,
-            statistics: Statistics {
-                classes: Some(kept.ledger.classes.clone()),
-                class_counts: Some(kept.ledger.class_counts.clone()),
-                channel_mean: mean,
-                channel_std: deviation,
-                ..Statistics::default()
-            },
-        })
+        work.await
     }
 
     /// A name that no other attempt has, so that two at once never write into each other's tables.
     fn attempt(&self) -> String {
         let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
-        let nonce = Digest::of_parts([nanos.to_le_bytes().as_slice(), &std::process::id().to_le_bytes(), self.work.as_bytes()]);
-        format!("{}-{}", self.work.trim_start_matches("_work/"), &nonce.short()[..6])
+        let nonce = Digest::of_parts([nanos.to_le_bytes().as_slice(), &std::process::id().to_le_bytes(), self.name.as_bytes()]);
+        format!("{}-{}", self.name, &nonce.short()[..6])
     }
 
-    /// Deletes the stage objects.
-    async fn clear(&self) -> Result<()> {
+    /// Deletes the stage objects that are needed no more: those of cleaning stay if a version names them.
+    async fn clear(&self, outcome: &Result<Outcome>) -> Result<()> {
+        let mut folders = vec![format!("{WORK}/{}", self.name)];
+        if !matches!(outcome, Ok(Outcome::Committed(_))) && !self.is_named().await? {
+            folders.push(self.cleaned_folder());
+        }
         let location = self.dataset.location();
-        let listed: Vec<_> = location.list(&self.work).try_collect().await?;
-        for path in listed.iter().filter_map(|meta| location.relative(&meta.location)) {
-            location.delete(&path).await?;
+        for folder in folders {
+            let listed: Vec<_> = location.list(&folder).try_collect().await?;
+            for path in listed.iter().filter_map(|meta| location.relative(&meta.location)) {
+                location.delete(&path).await?;
+            }
         }
         Ok(())
     }
+
+    /// Whether the newest version builds upon what this job cleaned: another process may have committed it.
+    async fn is_named(&self) -> Result<bool> {
+        let Some(latest) = self.dataset.latest().await? else { return Ok(false) };
+        let Some(list) = &latest.cleaned else { return Ok(false) };
+        let list = self.dataset.get_object(list).await?;
+        Ok(known::parse_tasks(&list)?.iter().any(|task| task.folder == self.cleaned_folder()))
+    }
 }
 
+/// How long a list of finished tasks is believed.
+const RELIST_AFTER: Duration = Duration::from_secs(2);
+
 /// Wall time by stage.
-struct Clock {
+pub(crate) struct Clock {
     start: Instant,
     last: Instant,
     stages: Vec<(String, f64)>,
@@ -330,7 +357,7 @@ impl Clock {
         Self { start: Instant::now(), last: Instant::now(), stages: Vec::new() }
     }
 
-    fn lap(&mut self, stage: &str) {
+    pub(crate) fn lap(&mut self, stage: &str) {
         self.stages.push((stage.to_owned(), self.last.elapsed().as_secs_f64()));
         self.last = Instant::now();
     }

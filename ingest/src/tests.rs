@@ -18,6 +18,7 @@ use crate::source::TaskSize;
 use crate::{Ingested, Kind, Options, Outcome, Progress, Result, Silent, Unit, ingest};
 
 mod images;
+mod increment;
 
 /// Places for a source and a dataset.
 struct Place {
@@ -165,7 +166,7 @@ async fn rows_do_not_depend_on_threads_tasks_names_or_format() {
         }
         let overrides = [format!("limits.threads={threads}"), format!("format={format}")];
         let pipeline = place.pipeline("text", &overrides.each_ref().map(String::as_str));
-        let size = TaskSize { bytes, records: 50 };
+        let size = TaskSize { bytes, objects: 50 };
         let manifest = committed(ingest_in_tasks(&pipeline, Options::default(), Arc::new(Silent), size).await);
         let mut tables = Vec::new();
         for table in ["train", "validation"] {

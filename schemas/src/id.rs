@@ -109,6 +109,16 @@ impl RowsDigest {
         self.merge(&Self(lanes));
     }
 
+    /// Takes out one row that was added.
+    pub fn remove(&mut self, row: &Digest) {
+        let mut negated = Self::default();
+        negated.add(row);
+        // The complement and one more, modulo 2²⁵⁶.
+        negated.0 = negated.0.map(|lane| !lane);
+        negated.merge(&Self([1, 0, 0, 0]));
+        self.merge(&negated);
+    }
+
     /// Adds all rows of another multiset.
     pub fn merge(&mut self, other: &Self) {
         let mut carry = false;
@@ -206,6 +216,18 @@ mod tests {
             parts.merge(&digest(left));
             prop_assert_eq!(parts, whole);
             prop_assert_eq!(whole.to_string().parse::<RowsDigest>(), Ok(whole));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_added_can_be_taken_out(rows in prop::collection::vec(any::<[u8; 32]>(), 0..10), row: [u8; 32]) {
+            let mut sum = RowsDigest::default();
+            rows.iter().for_each(|row| sum.add(&Digest::from_bytes(*row)));
+            let before = sum;
+            sum.add(&Digest::from_bytes(row));
+            sum.remove(&Digest::from_bytes(row));
+            prop_assert_eq!(sum, before);
         }
     }
 

@@ -5,6 +5,12 @@
 
 use serde::{Deserialize, Serialize};
 
+pub mod formats;
+pub mod picture;
+
+pub use formats::Formats;
+pub use picture::Picture;
+
 use crate::dataset::{Modality, TableFormat};
 use crate::id::Digest;
 use crate::settings::{Invalid, check};
@@ -24,21 +30,41 @@ pub struct Pipeline {
     /// What a record must be to be kept.
     #[serde(default)]
     pub clean: Clean,
+    /// Images only: what a picture must be to be kept, and how it is stored.
+    #[serde(default)]
+    pub picture: Picture,
     /// Duplicates.
     #[serde(default)]
     pub dedup: Dedup,
     /// Training and validation.
     #[serde(default)]
     pub split: Split,
+    /// Order of rows.
+    #[serde(default)]
+    pub shard: Shard,
     /// Text only: the tokenizer.
     #[serde(default)]
     pub tokenizer: Tokenizer,
+    /// Text only: what a row holds.
+    #[serde(default)]
+    pub output: Output,
     /// Text only: sequences.
     #[serde(default)]
     pub pack: Pack,
     /// Bounds on the machine; they do not change the rows.
     #[serde(default)]
     pub limits: Limits,
+}
+
+/// What a row of a text dataset holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Output {
+    /// A packed sequence of tokens.
+    #[default]
+    Tokens,
+    /// A document as cleaned; there is no tokenizer and no packing.
+    Documents,
 }
 
 /// Where raw records come from.
@@ -58,17 +84,13 @@ pub struct Source {
     /// A larger record is quarantined as `too_large`.
     #[serde(default = "default_max_record")]
     pub max_record: ByteSize,
-    /// Images only: a larger picture (width × height) is quarantined as `too_many_pixels` before it is decoded.
-    #[serde(default = "default_max_pixels")]
-    pub max_pixels: u64,
+    /// How the formats of objects are read.
+    #[serde(default)]
+    pub formats: Formats,
 }
 
 fn default_max_record() -> ByteSize {
     ByteSize(16 << 20)
-}
-
-fn default_max_pixels() -> u64 {
-    100_000_000
 }
 
 /// Rules of cleaning.
@@ -83,15 +105,11 @@ pub struct Clean {
     pub max_line_chars: u64,
     /// Text: a smaller share of letters and digits is `few_alphanumerics`; 0.25 as in StarCoder's filter.
     pub min_alphanumeric: f64,
-    /// Images: a smaller side, in pixels, is `too_small`.
-    pub min_side: u32,
-    /// Images: a longer side more than this many times the shorter is `odd_aspect`.
-    pub max_aspect: f64,
 }
 
 impl Default for Clean {
     fn default() -> Self {
-        Self { min_chars: 32, max_chars: 1_000_000, max_line_chars: 1_000, min_alphanumeric: 0.25, min_side: 8, max_aspect: 10.0 }
+        Self { min_chars: 32, max_chars: 1_000_000, max_line_chars: 1_000, min_alphanumeric: 0.25 }
     }
 }
 
@@ -109,7 +127,7 @@ pub struct Dedup {
     pub bands: u32,
     /// MinHash rows in a band.
     pub rows_per_band: u32,
-    /// Estimated Jaccard similarity from which two records are the same.
+    /// Exact Jaccard similarity of the sets of shingles from which two records are the same.
     pub threshold: f64,
 }
 
@@ -133,6 +151,33 @@ impl Default for Split {
     fn default() -> Self {
         Self { validation: 0.02, validation_keys: Vec::new() }
     }
+}
+
+/// The order of rows and the size of files.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Shard {
+    /// In which order records are laid out.
+    pub order: Order,
+    /// Of the shuffle.
+    pub seed: u64,
+}
+
+impl Default for Shard {
+    fn default() -> Self {
+        Self { order: Order::Shuffled, seed: 0 }
+    }
+}
+
+/// The order of rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Order {
+    /// By a hash of content and seed: a shuffle of all records that does not depend on how they were read.
+    #[default]
+    Shuffled,
+    /// As they lie in the source, objects by key.
+    Source,
 }
 
 /// The tokenizer: given as a file, or trained.
@@ -159,12 +204,26 @@ impl Default for Tokenizer {
 pub struct Pack {
     /// Tokens in a sample.
     pub sequence_length: u32,
+    /// How documents are put into rows.
+    pub method: PackMethod,
 }
 
 impl Default for Pack {
     fn default() -> Self {
-        Self { sequence_length: 256 }
+        Self { sequence_length: 256, method: PackMethod::Stream }
     }
+}
+
+/// How documents are put into rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PackMethod {
+    /// One after the other, cut where a row is full: no filling, most documents are cut.
+    #[default]
+    Stream,
+    /// Best fit decreasing (Ding et al. 2024, "Fewer Truncations Improve Language Modeling"): only documents longer than a
+    /// row are cut, the rest of a row is filling.
+    BestFit,
 }
 
 /// Bounds on the machine.
@@ -189,10 +248,10 @@ impl Pipeline {
         check("dataset", &self.dataset, !self.dataset.trim().is_empty(), "a URL or a path")?;
         check("source.url", &self.source.url, !self.source.url.trim().is_empty(), "a URL or a path")?;
         check("source.max_record", self.source.max_record, self.source.max_record.0 > 0, "at least 1B")?;
-        check("source.max_pixels", self.source.max_pixels, self.source.max_pixels > 0, "at least 1")?;
+        self.source.formats.validate("source.formats")?;
         check("clean.max_chars", self.clean.max_chars, self.clean.max_chars >= self.clean.min_chars, "at least clean.min_chars")?;
         check("clean.min_alphanumeric", self.clean.min_alphanumeric, (0.0..=1.0).contains(&self.clean.min_alphanumeric), "0 to 1")?;
-        check("clean.max_aspect", self.clean.max_aspect, self.clean.max_aspect >= 1.0, "at least 1")?;
+        self.picture.validate("picture")?;
         check("dedup.shingle_words", self.dedup.shingle_words, (1..=32).contains(&self.dedup.shingle_words), "1 to 32")?;
         check("dedup.bands", self.dedup.bands, (1..=256).contains(&self.dedup.bands), "1 to 256")?;
         check("dedup.rows_per_band", self.dedup.rows_per_band, (1..=64).contains(&self.dedup.rows_per_band), "1 to 64")?;

@@ -14,6 +14,8 @@ pub const TRAIN: &str = "train";
 pub const VALIDATION: &str = "validation";
 /// Name of the ledger of all records read.
 pub const RECORDS: &str = "records";
+/// Name of the index that later versions deduplicate against.
+pub const INDEX: &str = "index";
 
 /// Packed token sequences, one row a sample.
 ///
@@ -26,6 +28,32 @@ pub fn sequences(length: usize) -> SchemaRef {
         Field::new("tokens", DataType::FixedSizeList(item("item", DataType::UInt32), length as i32 + 1), false),
         Field::new("documents", DataType::List(item("item", DataType::UInt64)), false),
         Field::new("starts", DataType::List(item("item", DataType::UInt32)), false),
+    ]))
+}
+
+/// Documents, one row a sample.
+///
+/// - `id`: digest of the cleaned text, 32 bytes; `text`: the cleaned text
+pub fn documents() -> SchemaRef {
+    Arc::new(Schema::new(vec![Field::new("id", DataType::FixedSizeBinary(32), false), Field::new("text", DataType::LargeUtf8, false)]))
+}
+
+/// The index that later versions deduplicate against: one row a distinct record that the rules kept, duplicates of it left out.
+///
+/// - `id`: digest of the cleaned content, 32 bytes
+/// - `sketch`: what the near-duplicate search compares: the keys of the bands for text (8 bytes each), hashes for images;
+///   empty where there is no near-duplicate search
+/// - `survivor`: for a near duplicate, the id of the record kept instead; null for a kept record
+/// - `task`, `part`, `row`: where its content is among the stage objects of cleaning, `task` counted over the list that
+///   the manifest names
+pub fn index() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("id", DataType::FixedSizeBinary(32), false),
+        Field::new("sketch", DataType::Binary, false),
+        Field::new("survivor", DataType::FixedSizeBinary(32), true),
+        Field::new("task", DataType::UInt32, false),
+        Field::new("part", DataType::UInt32, false),
+        Field::new("row", DataType::UInt32, false),
     ]))
 }
 

@@ -1,7 +1,8 @@
 //! Dataset versions: open, commit, log, diff, tag, gc.
 //!
 //! Layout below the root: `_forebay/versions/{version:020}.json` are the manifests, `_forebay/tags/{tag}.json` the tags,
-//! `objects/{digest}{suffix}` content-named objects, `tables/…` the tables. Promises: a version is there with its
+//! `objects/{digest}{suffix}` content-named objects, `tables/…` the tables, `cleaned/…` and `_work/…` stage objects of
+//! ingest. Promises: a version is there with its
 //! manifest and never changes; versions are numbered without gaps; a tally that does not add up is not committed.
 //! Deliberately absent: how rows are made.
 
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use forebay_schemas::Digest;
-use forebay_schemas::dataset::{DatasetManifest, FORMAT, ObjectRef, TableFormat, Tally};
+use forebay_schemas::dataset::{DatasetManifest, FORMAT, ObjectRef, TableFormat, TableRef, Tally};
 use futures::{StreamExt, TryStreamExt};
 
 use crate::commit::{self, Journal, Outcome};
@@ -32,6 +33,12 @@ const READS_IN_FLIGHT: usize = 8;
 
 /// The folder below a dataset's root where tables should be written; [`Dataset::gc`] looks there for what nobody names.
 pub const TABLES: &str = "tables";
+
+/// The folder below a dataset's root of the stage objects of cleaning that later versions build upon.
+pub const CLEANED: &str = "cleaned";
+
+/// The folder below a dataset's root of stage objects that go when the job is done.
+pub const WORK: &str = "_work";
 
 /// A dataset: a folder with committed versions.
 #[derive(Clone, Debug)]
@@ -205,6 +212,23 @@ impl Dataset {
     /// Tables of this dataset in a format.
     pub fn tables(&self, format: TableFormat) -> Arc<dyn Tables> {
         table::tables(self.location.clone(), format)
+    }
+
+    /// The table that `parent` and `part` make together, less the rows `deleted` of the parent, which ascend and count the
+    /// rows as they are read. Nothing is rewritten: the parts stay as they are, the deleted rows are listed.
+    pub async fn extend_table(&self, parent: &TableRef, deleted: &[u64], part: TableRef) -> Result<TableRef> {
+        let before = table::deleted(&self.location, parent).await?;
+        let mut all: Vec<u64> = deleted.iter().map(|row| table::undeleted(&before, *row)).collect();
+        all.extend(before);
+        all.sort_unstable();
+        let mut parts = parent.plain().to_vec();
+        parts.extend(Some(part.clone()).filter(|part| part.rows > 0));
+        let rows = parts.iter().map(|part| part.rows).sum::<u64>() - all.len() as u64;
+        let deleted = match all.is_empty() {
+            true => None,
+            false => Some(self.put_object(all.iter().flat_map(|row| row.to_le_bytes()).collect::<Vec<u8>>().into(), ".rows").await?),
+        };
+        Ok(TableRef { rows, parts, deleted, files: Vec::new(), lance_version: None, ..part })
     }
 
     /// Names a version; a tag is put if absent, and `Conflict` if it names another version. Tags are letters, digits, `-_.`, not a number, not `latest`.

@@ -15,7 +15,7 @@ pub mod table;
 
 pub use checkpoint::Checkpoints;
 pub use commit::{Journal, Outcome};
-pub use dataset::{Dataset, VersionSpec};
+pub use dataset::{CLEANED, Dataset, VersionSpec, WORK};
 pub use error::{Error, Kind, Result};
 pub use location::Location;
 pub use table::{Table, Tables};

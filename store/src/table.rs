@@ -14,8 +14,12 @@ use futures::stream::BoxStream;
 
 use crate::error::{Error, Kind, Result};
 use crate::location::Location;
+use crate::manifest;
+
+pub(crate) use joined::undeleted;
 
 mod items;
+mod joined;
 mod lance;
 mod parquet;
 mod ranges;
@@ -56,11 +60,63 @@ pub trait Table: Send + Sync {
     async fn scan(&self, columns: &[&str]) -> Result<BoxStream<'static, Result<RecordBatch>>>;
 }
 
-/// Tables of a format below `location`.
+/// Tables below `location`; written in `format`, opened in whatever format they are.
 pub(crate) fn tables(location: Location, format: TableFormat) -> Arc<dyn Tables> {
-    match format {
-        TableFormat::Lance => Arc::new(self::lance::LanceTables::new(location)),
-        TableFormat::Parquet => Arc::new(self::parquet::ParquetTables::new(location)),
+    let lance = self::lance::LanceTables::new(location.clone());
+    let parquet = self::parquet::ParquetTables::new(location.clone());
+    Arc::new(AnyTables { location, format, lance, parquet })
+}
+
+struct AnyTables {
+    location: Location,
+    format: TableFormat,
+    lance: self::lance::LanceTables,
+    parquet: self::parquet::ParquetTables,
+}
+
+impl AnyTables {
+    fn of(&self, format: TableFormat) -> &dyn Tables {
+        match format {
+            TableFormat::Lance => &self.lance,
+            TableFormat::Parquet => &self.parquet,
+        }
+    }
+}
+
+/// The rows that a table of parts lists as deleted, ascending, counted over all parts.
+pub(crate) async fn deleted(location: &Location, table: &TableRef) -> Result<Vec<u64>> {
+    let Some(object) = &table.deleted else { return Ok(Vec::new()) };
+    let bytes = manifest::get_checked(location, object).await?;
+    let rows = bytes.chunks_exact(8).map(|row| row.iter().rev().fold(0, |row, byte| row << 8 | u64::from(*byte)));
+    Ok(rows.collect())
+}
+
+#[async_trait]
+impl Tables for AnyTables {
+    async fn write(
+        &self,
+        path: &str,
+        parent: Option<&TableRef>,
+        schema: SchemaRef,
+        rows: BoxStream<'static, Result<RecordBatch>>,
+    ) -> Result<TableRef> {
+        self.of(self.format).write(path, parent, schema, rows).await
+    }
+
+    async fn open(&self, table: &TableRef) -> Result<Arc<dyn Table>> {
+        if table.parts.is_empty() && table.deleted.is_none() {
+            return self.of(table.format).open(table).await;
+        }
+        let name = named(&self.location, &table.path);
+        let mut parts = Vec::with_capacity(table.parts.len());
+        for part in table.plain() {
+            parts.push(self.of(part.format).open(part).await?);
+        }
+        let joined = joined::Joined::new(name.clone(), parts, deleted(&self.location, table).await?)?;
+        if joined.rows() != table.rows {
+            return Err(Error::new(Kind::Corrupt, format!("{name}: its parts have {} rows, expected {}", joined.rows(), table.rows)));
+        }
+        Ok(Arc::new(joined))
     }
 }
 

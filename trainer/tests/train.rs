@@ -236,6 +236,9 @@ async fn commit_dataset(folder: &Path) -> DatasetVersionRef {
             unigram_entropy_nats: Some(f64::from(VOCABULARY).ln()),
             ..Statistics::default()
         },
+        layout: None,
+        cleaned: None,
+        quality: None,
     };
     dataset.commit(&manifest).await.expect("commit");
     DatasetVersionRef { url: dataset.location().url().to_string(), version: 1, identity: manifest.identity() }

@@ -1,67 +1,122 @@
-//! Bytes to text: UTF-8, or UTF-16 that says so by its byte order mark.
+//! Bytes to text, in the order of certainty: a byte order mark, valid UTF-8, what the protocol or the page claims, a guess.
 //!
-//! Everything else is `bad_encoding`, with the place. Deliberately absent: guessing an encoding; a wrong guess makes
-//! text that looks fine and is not.
+//! A result is taken only if nearly nothing in it had to be replaced; all else is `bad_encoding`, with the place. Text
+//! that is mostly UTF-8 is never taken for another encoding because of a damaged spot. The guess is chardetng's, that of
+//! Firefox; it can be switched off, since a wrong guess makes text that looks fine and is not.
+//! Deliberately absent: languages and top-level domains as hints, and encodings that no browser reads but UTF-32.
 
 use std::borrow::Cow;
 
+use encoding_rs::{Encoding, ISO_2022_JP, REPLACEMENT, UTF_8, UTF_16BE, UTF_16LE};
+
 use super::Rejection;
 
-/// Text without its byte order mark.
+mod claim;
+mod guess;
+#[cfg(test)]
+mod tests;
+mod unicode;
+
+/// More replaced characters than one in this many is `bad_encoding`; a page cut off inside a character has one.
+const CHARS_PER_REPLACED: usize = 1000;
+/// More NULs than one in this many bytes is a binary; a stray one is dropped by the normaliser.
+const BYTES_PER_NUL: usize = 100;
+
+/// What is said about bytes, other than by themselves.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Claim<'a> {
+    /// Character set of a protocol header.
+    pub(crate) charset: Option<&'a str>,
+    /// Whether the bytes are markup, whose head may name a character set.
+    pub(crate) markup: bool,
+}
+
+/// Text that says nothing about itself, and no guess; without its byte order mark.
 pub(crate) fn decode(bytes: &[u8]) -> Result<Cow<'_, str>, Rejection> {
+    decode_as(bytes, Claim::default(), false)
+}
+
+/// Text without its byte order mark; `detect` allows a guess.
+pub(crate) fn decode_as<'a>(bytes: &'a [u8], claim: Claim<'_>, detect: bool) -> Result<Cow<'a, str>, Rejection> {
     let text = match bytes {
-        [0xFF, 0xFE, rest @ ..] => Cow::Owned(utf16(rest, u16::from_le_bytes)?),
-        [0xFE, 0xFF, rest @ ..] => Cow::Owned(utf16(rest, u16::from_be_bytes)?),
-        _ => {
-            let rest = bytes.strip_prefix(&[0xEF, 0xBB, 0xBF]).unwrap_or(bytes);
-            let offset = bytes.len() - rest.len();
-            let bad = |error: std::str::Utf8Error| bad(format!("not UTF-8 at byte {}", offset + error.valid_up_to()));
-            Cow::Borrowed(std::str::from_utf8(rest).map_err(bad)?)
-        }
+        [0xFF, 0xFE, 0, 0, rest @ ..] if rest.len() % 4 == 0 => Cow::Owned(unicode::utf32(rest, u32::from_le_bytes)?),
+        [0, 0, 0xFE, 0xFF, rest @ ..] => Cow::Owned(unicode::utf32(rest, u32::from_be_bytes)?),
+        [0xFF, 0xFE, rest @ ..] => Cow::Owned(unicode::utf16(rest, u16::from_le_bytes)?),
+        [0xFE, 0xFF, rest @ ..] => Cow::Owned(unicode::utf16(rest, u16::from_be_bytes)?),
+        _ => without_mark(bytes, claim, detect)?,
     };
-    let nuls = text.bytes().filter(|byte| *byte == 0).count();
-    // A stray NUL is dropped by the normaliser; more than one in a hundred bytes is a binary.
-    if nuls * 100 > text.len() {
+    let nuls = nuls(text.as_bytes());
+    if nuls * BYTES_PER_NUL > text.len() {
         return Err(bad(format!("{nuls} NUL bytes in {}", text.len())));
     }
     Ok(text)
 }
 
-fn utf16(bytes: &[u8], unit: fn([u8; 2]) -> u16) -> Result<String, Rejection> {
-    let pairs = bytes.chunks_exact(2);
-    if !pairs.remainder().is_empty() {
-        return Err(bad(format!("UTF-16 of an odd number of bytes, {}", bytes.len())));
+fn without_mark<'a>(bytes: &'a [u8], claim: Claim<'_>, detect: bool) -> Result<Cow<'a, str>, Rejection> {
+    let marked = bytes.strip_prefix(&[0xEF, 0xBB, 0xBF]);
+    let rest = marked.unwrap_or(bytes);
+    let error = match std::str::from_utf8(rest) {
+        Ok(text) => {
+            let other = if marked.is_none() { in_disguise(text, claim, detect) } else { None };
+            return Ok(other.map_or(Cow::Borrowed(text), Cow::Owned));
+        }
+        Err(error) => error,
+    };
+    if let Some(text) = unicode::repaired(rest) {
+        return Ok(Cow::Owned(text));
     }
-    char::decode_utf16(pairs.map(|pair| unit([pair[0], pair[1]])))
-        .collect::<Result<String, _>>()
-        .map_err(|error| bad(format!("unpaired surrogate {:#06x} in UTF-16", error.unpaired_surrogate())))
+    if marked.is_none() {
+        let claimed = claim::encodings(bytes, claim).filter(|encoding| *encoding != UTF_8);
+        if let Some(text) = claimed.filter_map(|encoding| decoded(bytes, encoding)).next() {
+            return Ok(Cow::Owned(text));
+        }
+        if detect
+            && !unicode::is_mostly_utf8(rest)
+            && let Some(text) = guess::guess(bytes)
+        {
+            return Ok(Cow::Owned(text));
+        }
+    }
+    Err(bad(format!("not UTF-8 at byte {}", bytes.len() - rest.len() + error.valid_up_to())))
+}
+
+/// What is valid UTF-8 and yet something else: UTF-16 or UTF-32 of ASCII letters, by its NULs, and ISO-2022-JP, by its escapes.
+fn in_disguise(text: &str, claim: Claim<'_>, detect: bool) -> Option<String> {
+    let bytes = text.as_bytes();
+    if memchr::memchr(0, bytes).is_some() && nuls(bytes) * BYTES_PER_NUL > bytes.len() {
+        let claimed = claim::encodings(bytes, claim).find(|encoding| *encoding == UTF_16LE || *encoding == UTF_16BE);
+        return claimed.and_then(|encoding| decoded(bytes, encoding)).or_else(|| detect.then(|| unicode::by_nuls(bytes)).flatten());
+    }
+    if memchr::memchr(0x1B, bytes).is_some() {
+        let claimed = claim::encodings(bytes, claim).any(|encoding| encoding == ISO_2022_JP);
+        let escapes = || [&b"\x1B$B"[..], b"\x1B$@"].iter().any(|escape| memchr::memmem::find(bytes, escape).is_some());
+        if claimed || (detect && escapes()) {
+            return decoded(bytes, ISO_2022_JP);
+        }
+    }
+    None
+}
+
+/// The text, if nearly nothing in it is spoilt.
+fn decoded(bytes: &[u8], encoding: &'static Encoding) -> Option<String> {
+    if encoding == REPLACEMENT {
+        return None;
+    }
+    let (text, _) = encoding.decode_without_bom_handling(bytes);
+    is_sound(&text).then(|| text.into_owned())
+}
+
+/// Whether few enough characters are replaced, or controls that no writer of text has meant.
+fn is_sound(text: &str) -> bool {
+    let spoilt = |c: char| matches!(c, '\u{FFFD}' | '\u{80}'..='\u{84}' | '\u{86}'..='\u{9F}' | '\u{E000}'..='\u{F8FF}');
+    let (spoilt, chars) = text.chars().fold((0, 0), |(bad, all), c| (bad + usize::from(spoilt(c)), all + 1));
+    spoilt * CHARS_PER_REPLACED <= chars
+}
+
+fn nuls(bytes: &[u8]) -> usize {
+    memchr::memchr_iter(0, bytes).count()
 }
 
 fn bad(detail: String) -> Rejection {
     Rejection::new("bad_encoding", detail)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_byte_order_mark_is_dropped_and_obeyed() {
-        assert_eq!(decode(b"\xEF\xBB\xBFab").as_deref(), Ok("ab"));
-        assert_eq!(decode(b"\xFF\xFEa\0\xE4\0").as_deref(), Ok("aä"));
-        assert_eq!(decode(b"\xFE\xFF\0a\0\xE4").as_deref(), Ok("aä"));
-    }
-
-    #[test]
-    fn what_is_not_text_is_rejected_with_the_place() {
-        for (bytes, detail) in [
-            (&b"ab\xFFcd"[..], "not UTF-8 at byte 2"),
-            (b"\xEF\xBB\xBFa\xC3", "not UTF-8 at byte 4"),
-            (b"\xFF\xFEa", "UTF-16 of an odd number of bytes, 1"),
-            (b"\xFF\xFE\x00\xD8", "unpaired surrogate 0xd800 in UTF-16"),
-            (b"ELF\0\0\0\0", "4 NUL bytes in 7"),
-        ] {
-            assert_eq!(decode(bytes), Err(bad(detail.to_owned())));
-        }
-    }
 }

@@ -1,242 +1,151 @@
-//! Image records: read the header, judge the size, decode in full, measure.
+//! Image records: the columns that their cleaning fills, and by what they are compared.
 //!
-//! The bytes stay as read; decoding only proves that it can be done and measures. The id is the digest of the bytes.
-//! Deliberately absent: re-encoding, and formats other than JPEG and PNG.
+//! The id is the digest of the bytes as stored. Two pictures are similar in the share of bits in which their perceptual
+//! hashes agree, whichever way round, and the same if their pixels are. Deliberately absent: the rules, in `picture`.
 
-use std::io::Cursor;
-use std::panic::catch_unwind;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, FixedSizeBinaryBuilder, LargeBinaryBuilder, StringBuilder, UInt32Builder};
 use arrow::datatypes::{DataType, Field};
-use forebay_schemas::id::Digest;
+use forebay_schemas::pipeline::picture::NearPicture;
 use forebay_schemas::pipeline::Pipeline;
-use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
-use super::{Raw, Rejection, Verdict};
+use super::picture::bands::Bands;
+use super::picture::moments::MOMENTS_BYTES;
+use super::picture::perceptual::{Fingerprint, HASH_BYTES, Hash};
+use super::picture::{Cleaned, Cleaner};
+use super::{Judged, Raw, Verdicts};
 use crate::error::Result;
-use crate::source::path_in_archive;
 
-/// Columns that only images have.
+/// Columns that only images have; the content first.
 pub(super) fn payload() -> Vec<Field> {
     vec![
+        Field::new("content", DataType::LargeBinary, true),
         Field::new("class", DataType::Utf8, true),
         Field::new("width", DataType::UInt32, true),
         Field::new("height", DataType::UInt32, true),
         Field::new("moments", DataType::FixedSizeBinary(MOMENTS_BYTES), true),
-        Field::new("content", DataType::LargeBinary, true),
     ]
 }
 
-/// Bytes of stored [`Moments`].
-pub(crate) const MOMENTS_BYTES: i32 = 56;
-
-/// Sums over pixels, in integers, so that they do not depend on the order in which pictures are added.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Moments {
-    pixels: u64,
-    sums: [u64; 3],
-    squares: [u64; 3],
-}
-
-impl Moments {
-    /// Adds the pixels of a picture, three bytes each.
-    pub(crate) fn add_pixels(&mut self, rgb: &[u8]) {
-        for pixel in rgb.chunks_exact(3) {
-            for (channel, value) in pixel.iter().enumerate() {
-                let value = u64::from(*value);
-                self.sums[channel] += value;
-                self.squares[channel] += value * value;
-            }
-        }
-        self.pixels += rgb.len() as u64 / 3;
-    }
-
-    /// Adds moments as stored.
-    pub(crate) fn add_stored(&mut self, bytes: &[u8]) {
-        let mut values = bytes.chunks_exact(8).map(|chunk| {
-            let mut value = [0; 8];
-            value.copy_from_slice(chunk);
-            u64::from_le_bytes(value)
-        });
-        let lanes = std::iter::once(&mut self.pixels).chain(&mut self.sums).chain(&mut self.squares);
-        lanes.for_each(|lane| *lane += values.next().unwrap_or(0));
-    }
-
-    /// As stored: pixels, sums of red, green and blue, sums of their squares; little-endian.
-    pub(crate) fn to_bytes(self) -> [u8; MOMENTS_BYTES as usize] {
-        let mut bytes = [0; MOMENTS_BYTES as usize];
-        let values = std::iter::once(self.pixels).chain(self.sums).chain(self.squares);
-        bytes.chunks_exact_mut(8).zip(values).for_each(|(chunk, value)| chunk.copy_from_slice(&value.to_le_bytes()));
-        bytes
-    }
-
-    /// Mean and standard deviation of each channel, in 0…1; none without a pixel.
-    pub(crate) fn mean_and_std(&self) -> Option<([f64; 3], [f64; 3])> {
-        if self.pixels == 0 {
-            return None;
-        }
-        let pixels = self.pixels as f64;
-        let mean = self.sums.map(|sum| sum as f64 / pixels);
-        let mut deviation = [0.0; 3];
-        for channel in 0..3 {
-            deviation[channel] = (self.squares[channel] as f64 / pixels - mean[channel] * mean[channel]).max(0.0).sqrt() / 255.0;
-        }
-        Some((mean.map(|mean| mean / 255.0), deviation))
-    }
-}
-
-/// What was measured of a decoded picture; sides after EXIF orientation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Measured {
-    pub(crate) width: u32,
-    pub(crate) height: u32,
-    pub(crate) moments: Moments,
-}
-
-/// Judges one picture.
-pub(crate) fn clean(raw: Raw<'_>, key: &str, pipeline: &Pipeline) -> (Verdict, Option<Measured>) {
-    let measured = raw.and_then(|bytes| match class_of(key) {
-        // A decoder that panics on a picture condemns the picture, not the run.
-        Some(_) => catch_unwind(|| measure(bytes, pipeline.source.max_pixels))
-            .unwrap_or_else(|_| Err(Rejection::new("corrupt_image", "the decoder panicked"))),
-        None => Err(Rejection::new("no_class", "no folder around the file to name its class")),
-    });
-    match measured {
-        Ok(measured) => (judge(&measured, pipeline), Some(measured)),
-        Err(rejection) => (Verdict::Quarantine(rejection), None),
-    }
-}
-
-/// The class of a record: the name of the folder that holds the file or the archive's member.
-pub(crate) fn class_of(key: &str) -> Option<&str> {
-    let path = path_in_archive(key).unwrap_or(key);
-    let folder = path.rsplit_once('/')?.0;
-    Some(folder.rsplit('/').next().unwrap_or(folder)).filter(|class| !class.is_empty() && *class != ".")
-}
-
-fn judge(measured: &Measured, pipeline: &Pipeline) -> Verdict {
-    let (short, long) = (measured.width.min(measured.height), measured.width.max(measured.height));
-    let sides = || format!("{} × {}", measured.width, measured.height);
-    if short < pipeline.clean.min_side {
-        return Verdict::Remove(Rejection::new("too_small", sides()));
-    }
-    if f64::from(long) > pipeline.clean.max_aspect * f64::from(short) {
-        return Verdict::Remove(Rejection::new("odd_aspect", sides()));
-    }
-    Verdict::Keep
-}
-
-fn measure(bytes: &[u8], max_pixels: u64) -> std::result::Result<Measured, Rejection> {
-    let corrupt = |detail: String| Rejection::new("corrupt_image", detail);
-    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|error| corrupt(error.to_string()))?;
-    let format = match reader.format() {
-        Some(format @ (ImageFormat::Jpeg | ImageFormat::Png)) => format,
-        _ => return Err(corrupt("neither JPEG nor PNG by its first bytes".to_owned())),
-    };
-    if format == ImageFormat::Jpeg && is_truncated_jpeg(bytes) {
-        return Err(corrupt("truncated: no end-of-image marker after the last scan".to_owned()));
-    }
-    let mut decoder = reader.into_decoder().map_err(|error| corrupt(error.to_string()))?;
-    let (width, height) = decoder.dimensions();
-    if u64::from(width) * u64::from(height) > max_pixels {
-        return Err(Rejection::new("too_many_pixels", format!("{width} × {height}")));
-    }
-    // A lying header may still ask for more; eight bytes a pixel is the deepest PNG.
-    let mut limits = Limits::default();
-    limits.max_alloc = Some(max_pixels.saturating_mul(8).saturating_add(64 << 20));
-    decoder.set_limits(limits).map_err(|error| corrupt(error.to_string()))?;
-    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    let picture = DynamicImage::from_decoder(decoder).map_err(|error| corrupt(error.to_string()))?;
-    let mut moments = Moments::default();
-    moments.add_pixels(picture.to_rgb8().as_raw());
-    let turned =
-        matches!(orientation, Orientation::Rotate90 | Orientation::Rotate270 | Orientation::Rotate90FlipH | Orientation::Rotate270FlipH);
-    let (width, height) = if turned { (height, width) } else { (width, height) };
-    Ok(Measured { width, height, moments })
-}
-
-/// Whether the scan is cut off. Inside a scan every 0xFF byte is stuffed, so the marker can only be the true one.
-fn is_truncated_jpeg(bytes: &[u8]) -> bool {
-    let last = |marker: u8| bytes.windows(2).rposition(|pair| pair == [0xFF, marker]);
-    match (last(0xDA), last(0xD9)) {
-        (Some(scan), Some(end)) => end < scan,
-        _ => true,
-    }
-}
-
 /// The columns of the verdict and of [`payload`] for raw records.
-pub(super) fn columns<'a>(raw: impl Iterator<Item = (&'a str, Raw<'a>)>, pipeline: &Pipeline) -> Result<Vec<ArrayRef>> {
-    let (mut ids, mut moments) = (FixedSizeBinaryBuilder::new(32), FixedSizeBinaryBuilder::new(MOMENTS_BYTES));
-    let (mut verdicts, mut reasons, mut details) = (StringBuilder::new(), StringBuilder::new(), StringBuilder::new());
-    let (mut classes, mut widths, mut heights) = (StringBuilder::new(), UInt32Builder::new(), UInt32Builder::new());
-    let mut contents = LargeBinaryBuilder::new();
-    for (key, content) in raw {
-        let bytes = content.as_ref().ok().copied();
-        let (verdict, measured) = clean(content, key, pipeline);
-        match bytes.filter(|_| measured.is_some()) {
-            Some(bytes) => ids.append_value(Digest::of(bytes).as_bytes())?,
-            None => ids.append_null(),
-        }
-        verdicts.append_value(verdict.name());
-        reasons.append_option(verdict.rejection().map(|rejection| rejection.reason));
-        details.append_option(verdict.rejection().map(|rejection| rejection.detail.as_str()));
-        let kept = measured.filter(|_| verdict == Verdict::Keep);
-        classes.append_option(class_of(key));
-        widths.append_option(kept.map(|kept| kept.width));
-        heights.append_option(kept.map(|kept| kept.height));
-        match kept {
-            Some(kept) => moments.append_value(kept.moments.to_bytes())?,
+pub(super) fn columns<'a>(raw: impl Iterator<Item = Raw<'a>>, pipeline: &Pipeline) -> Result<Vec<ArrayRef>> {
+    let mut cleaner = Cleaner::new(&pipeline.picture);
+    let mut verdicts = Verdicts::default();
+    let (mut contents, mut classes) = (LargeBinaryBuilder::new(), StringBuilder::new());
+    let (mut widths, mut heights) = (UInt32Builder::new(), UInt32Builder::new());
+    let mut moments = FixedSizeBinaryBuilder::new(MOMENTS_BYTES);
+    for raw in raw {
+        let class = raw.class;
+        let Cleaned { verdict, id, stored } = cleaner.clean(raw.content, class);
+        let sketch = stored.as_ref().map(|stored| sketch(stored.pixels.as_bytes(), &stored.fingerprint, &pipeline.picture.near));
+        let judged = Judged {
+            id,
+            size: stored.as_ref().map_or(0, |stored| stored.bytes.len() as u32),
+            // Of pictures no sample of similar pairs can be drawn by rank, so their search is not measured.
+            rank: 0,
+            sketch: sketch.as_deref().unwrap_or_default(),
+            class,
+        };
+        verdicts.push(&verdict, judged)?;
+        contents.append_option(stored.as_ref().map(|stored| &stored.bytes));
+        classes.append_option(class.filter(|_| stored.is_some()));
+        widths.append_option(stored.as_ref().map(|stored| stored.width));
+        heights.append_option(stored.as_ref().map(|stored| stored.height));
+        match &stored {
+            Some(stored) => moments.append_value(stored.moments.to_bytes())?,
             None => moments.append_null(),
         }
-        contents.append_option(bytes.filter(|_| kept.is_some()));
     }
-    Ok(vec![
-        Arc::new(ids.finish()),
-        Arc::new(verdicts.finish()),
-        Arc::new(reasons.finish()),
-        Arc::new(details.finish()),
+    let mut columns = verdicts.finish();
+    columns.extend([
+        Arc::new(contents.finish()) as ArrayRef,
         Arc::new(classes.finish()),
         Arc::new(widths.finish()),
         Arc::new(heights.finish()),
         Arc::new(moments.finish()),
-        Arc::new(contents.finish()),
-    ])
+    ]);
+    Ok(columns)
+}
+
+/// Bytes of the digest of the pixels in a sketch.
+const PIXELS_BYTES: usize = 16;
+
+/// What a picture is compared by: a digest of its pixels, then, if it has structure enough, its eight hashes.
+fn sketch(pixels: &[u8], fingerprint: &Fingerprint, near: &NearPicture) -> Vec<u8> {
+    let mut sketch = pixels[..PIXELS_BYTES].to_vec();
+    if near.enabled && fingerprint.quality >= near.min_quality {
+        let hashes = if near.turned { fingerprint.hashes.len() } else { 1 };
+        fingerprint.hashes[..hashes].iter().for_each(|hash| sketch.extend_from_slice(hash));
+    }
+    sketch
+}
+
+/// The hashes of a sketch: of the picture as it is, then turned and mirrored; none if it has too little structure.
+fn hashes(sketch: &[u8]) -> impl Iterator<Item = Hash> {
+    sketch.get(PIXELS_BYTES..).unwrap_or_default().chunks_exact(HASH_BYTES).map(|bytes| {
+        let mut hash = [0; HASH_BYTES];
+        hash.copy_from_slice(bytes);
+        hash
+    })
+}
+
+/// Keys under which a picture is found, and those by which it looks for others.
+pub(crate) fn keys(sketch: &[u8], bands: &Bands) -> (Vec<u64>, Option<Vec<u64>>) {
+    let pixels = words(sketch.get(..PIXELS_BYTES).unwrap_or_default());
+    let mut own: Vec<u64> = pixels.into_iter().take(1).collect();
+    let mut queries = own.clone();
+    for (turned, hash) in hashes(sketch).enumerate() {
+        queries.extend(bands.keys(&hash));
+        if turned == 0 {
+            own.extend(bands.keys(&hash));
+        }
+    }
+    (own, Some(queries))
+}
+
+/// What [`similarity`] is computed from: the digest of the pixels, then the hashes.
+pub(crate) fn data(sketch: &[u8]) -> Vec<u64> {
+    words(sketch)
+}
+
+/// 1 for equal pixels, else the share of bits in which the hashes agree, the picture turned and mirrored at will.
+pub(crate) fn similarity(left: &[u64], right: &[u64]) -> f64 {
+    const PIXELS: usize = PIXELS_BYTES / 8;
+    const WORDS: usize = HASH_BYTES / 8;
+    if left.get(..PIXELS) == right.get(..PIXELS) {
+        return 1.0;
+    }
+    let Some(hash) = left.get(PIXELS..PIXELS + WORDS) else { return 0.0 };
+    let turned = right.get(PIXELS..).unwrap_or_default().chunks_exact(WORDS);
+    let differing = |other: &[u64]| hash.iter().zip(other).map(|(a, b)| (a ^ b).count_ones()).sum::<u32>();
+    turned.map(differing).min().map_or(0.0, |bits| 1.0 - f64::from(bits) / (HASH_BYTES * 8) as f64)
+}
+
+/// The similarity from which two pictures are the same.
+pub(crate) fn threshold(near: &NearPicture) -> f64 {
+    1.0 - f64::from(near.max_distance) / (HASH_BYTES * 8) as f64
+}
+
+fn words(bytes: &[u8]) -> Vec<u64> {
+    bytes.chunks_exact(8).map(|word| word.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte))).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clean::picture::perceptual::distance;
 
     #[test]
-    fn the_class_is_the_folder_around_the_file() {
-        for (key, class) in [
-            ("cat/1.jpg", Some("cat")),
-            ("a/b/dog/1.jpg", Some("dog")),
-            ("x/train.tar#train/frog/0001.jpg", Some("frog")),
-            ("x/train.tar#1.jpg", None),
-            ("bird/no#1.jpg", Some("bird")),
-            ("1.jpg", None),
-            ("./1.jpg", None),
-        ] {
-            assert_eq!(class_of(key), class, "{key}");
-        }
-    }
-
-    #[test]
-    fn moments_add_up_whatever_the_cut() {
-        let pixels: Vec<u8> = (0..=254).collect();
-        let (mut whole, mut left, mut right) = (Moments::default(), Moments::default(), Moments::default());
-        whole.add_pixels(&pixels);
-        left.add_pixels(&pixels[..90]);
-        right.add_pixels(&pixels[90..]);
-        right.add_stored(&left.to_bytes());
-        assert_eq!(right, whole);
-        let (mean, deviation) = whole.mean_and_std().expect("pixels");
-        assert!((mean[0] - 126.0 / 255.0).abs() < 1e-12, "{mean:?}");
-        // Of n numbers three apart, three times that of 0…n-1, whose variance is (n² - 1) / 12.
-        let expected = 3.0 * ((85.0f64 * 85.0 - 1.0) / 12.0).sqrt() / 255.0;
-        assert!((deviation[0] - expected).abs() < 1e-9, "{deviation:?}");
+    fn pictures_are_similar_by_the_bits_of_their_hashes_or_by_equal_pixels() {
+        let near = NearPicture::default();
+        let fingerprint = |byte: u8| Fingerprint { hashes: [[byte; HASH_BYTES]; 8], quality: 100 };
+        let sketch = |pixels: u8, hash: u8| data(&super::sketch(&[pixels; 32], &fingerprint(hash), &near));
+        assert_eq!(similarity(&sketch(1, 0), &sketch(1, 0xFF)), 1.0);
+        assert_eq!(similarity(&sketch(1, 0), &sketch(2, 0)), 1.0);
+        assert_eq!(similarity(&sketch(1, 0), &sketch(2, 1)), 1.0 - 1.0 / 8.0);
+        assert_eq!(distance(&[0; HASH_BYTES], &[1; HASH_BYTES]), 32);
+        let flat = Fingerprint { hashes: [[0; HASH_BYTES]; 8], quality: 0 };
+        assert_eq!(similarity(&data(&super::sketch(&[1; 32], &flat, &near)), &sketch(2, 0)), 0.0);
     }
 }

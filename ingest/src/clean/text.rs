@@ -4,22 +4,46 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BinaryBuilder, FixedSizeBinaryBuilder, LargeStringBuilder, StringBuilder};
+use arrow::array::{ArrayRef, LargeStringBuilder};
 use arrow::datatypes::{DataType, Field};
 use forebay_schemas::id::Digest;
 use forebay_schemas::pipeline::{Clean, Pipeline};
 
-use super::{Raw, Verdict, alphanumerics, decode, length, lines, normalise};
+use super::{Cleaner, Judged, Raw, Verdict, Verdicts, alphanumerics, decode, length, lines, normalise};
 use crate::dedup::minhash::Signer;
 use crate::error::Result;
 
 /// Columns that only text has.
 pub(super) fn payload() -> Vec<Field> {
-    vec![Field::new("text", DataType::LargeUtf8, true), Field::new("signature", DataType::Binary, true)]
+    vec![Field::new("text", DataType::LargeUtf8, true)]
 }
 
 /// The rules in order; the first that objects decides.
 const RULES: [fn(&str, &Clean) -> Verdict; 3] = [length::check, lines::check, alphanumerics::check];
+
+/// What the rules need beside their settings.
+pub(crate) struct Rules {}
+
+impl Rules {
+    pub(super) fn load(_pipeline: &Pipeline) -> Result<Self> {
+        Ok(Self {})
+    }
+
+    pub(super) fn digest(&self) -> Digest {
+        Digest::of(b"")
+    }
+}
+
+/// What one thread needs to clean texts; reused from batch to batch.
+pub(crate) struct Worker {
+    signer: Option<Signer>,
+}
+
+impl Worker {
+    pub(super) fn new(pipeline: &Pipeline) -> Self {
+        Self { signer: pipeline.dedup.near.then(|| Signer::new(&pipeline.dedup)) }
+    }
+}
 
 /// One cleaned record.
 #[derive(Debug)]
@@ -30,8 +54,8 @@ pub(crate) struct Cleaned {
 }
 
 /// Cleans and judges one record.
-pub(crate) fn clean(raw: Raw<'_>, settings: &Clean) -> Cleaned {
-    let decoded = match raw.and_then(decode::decode) {
+pub(crate) fn clean(raw: &Raw<'_>, settings: &Clean) -> Cleaned {
+    let decoded = match raw.content.clone().and_then(decode::decode) {
         Ok(decoded) => decoded,
         Err(rejection) => return Cleaned { verdict: Verdict::Quarantine(rejection), text: None },
     };
@@ -41,55 +65,47 @@ pub(crate) fn clean(raw: Raw<'_>, settings: &Clean) -> Cleaned {
 }
 
 /// The columns of the verdict and of [`payload`] for raw records.
-pub(super) fn columns<'a>(raw: impl Iterator<Item = (&'a str, Raw<'a>)>, pipeline: &Pipeline) -> Result<Vec<ArrayRef>> {
-    let mut signer = pipeline.dedup.near.then(|| Signer::new(&pipeline.dedup));
-    let mut ids = FixedSizeBinaryBuilder::new(32);
-    let (mut verdicts, mut reasons, mut details) = (StringBuilder::new(), StringBuilder::new(), StringBuilder::new());
-    let (mut texts, mut signatures) = (LargeStringBuilder::new(), BinaryBuilder::new());
-    for (_, content) in raw {
-        let Cleaned { verdict, text } = clean(content, &pipeline.clean);
-        match &text {
-            Some(text) => ids.append_value(Digest::of(text.as_bytes()).as_bytes())?,
-            None => ids.append_null(),
-        }
-        verdicts.append_value(verdict.name());
-        reasons.append_option(verdict.rejection().map(|rejection| rejection.reason));
-        details.append_option(verdict.rejection().map(|rejection| rejection.detail.as_str()));
+pub(super) fn columns<'a>(raw: impl Iterator<Item = Raw<'a>>, cleaner: &Cleaner, worker: &mut Worker) -> Result<Vec<ArrayRef>> {
+    let (mut verdicts, mut texts) = (Verdicts::default(), LargeStringBuilder::new());
+    for raw in raw {
+        let Cleaned { verdict, text } = clean(&raw, &cleaner.pipeline.clean);
+        let id = text.as_ref().map(|text| Digest::of(text.as_bytes()));
         let kept = text.filter(|_| verdict == Verdict::Keep);
-        match (&kept, &mut signer) {
-            (Some(text), Some(signer)) => signatures.append_value(signer.sign(text)),
-            _ => signatures.append_null(),
-        }
+        let signed = kept.as_ref().and_then(|text| Some(worker.signer.as_mut()?.sign(text)));
+        let judged = Judged {
+            id,
+            size: kept.as_ref().map_or(0, |text| text.chars().count() as u32),
+            rank: signed.as_ref().map_or(0, |signed| signed.rank),
+            sketch: signed.as_ref().map_or(&[], |signed| &signed.sketch),
+            class: None,
+        };
+        verdicts.push(&verdict, judged)?;
         // Text that is left out is needed no more; its raw bytes are still where they were.
         texts.append_option(kept);
     }
-    Ok(vec![
-        Arc::new(ids.finish()),
-        Arc::new(verdicts.finish()),
-        Arc::new(reasons.finish()),
-        Arc::new(details.finish()),
-        Arc::new(texts.finish()),
-        Arc::new(signatures.finish()),
-    ])
+    let mut columns = verdicts.finish();
+    columns.push(Arc::new(texts.finish()));
+    Ok(columns)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn reason(raw: &[u8]) -> Option<&'static str> {
+    fn reason(raw: &[u8]) -> Option<String> {
         let settings = Clean { min_chars: 4, max_chars: 40, max_line_chars: 20, ..Clean::default() };
-        clean(Ok(raw), &settings).verdict.rejection().map(|rejection| rejection.reason)
+        let raw = Raw { kind: crate::source::read::kind::PLAIN, content: Ok(raw), charset: None, url: None, class: None };
+        clean(&raw, &settings).verdict.rejection().map(|rejection| rejection.reason.to_string())
     }
 
     #[test]
     fn every_rule_names_its_reason() {
         assert_eq!(reason(b"fn main() {}"), None);
-        assert_eq!(reason(b"a  \n\n"), Some("too_short"));
-        assert_eq!(reason("abc\n".repeat(11).as_bytes()), Some("too_long"));
-        assert_eq!(reason("a".repeat(21).as_bytes()), Some("long_line"));
-        assert_eq!(reason(b"{}[]();;;; a"), Some("few_alphanumerics"));
-        assert_eq!(reason(b"\xFFabc"), Some("bad_encoding"));
+        assert_eq!(reason(b"a  \n\n").as_deref(), Some("too_short"));
+        assert_eq!(reason("abc\n".repeat(11).as_bytes()).as_deref(), Some("too_long"));
+        assert_eq!(reason("a".repeat(21).as_bytes()).as_deref(), Some("long_line"));
+        assert_eq!(reason(b"{}[]();;;; a").as_deref(), Some("few_alphanumerics"));
+        assert_eq!(reason(b"\xFFabc").as_deref(), Some("bad_encoding"));
     }
 
     #[test]

@@ -1,221 +1,218 @@
-//! Deduplication: which of the cleaned records are kept, and the ledger of all of them.
+//! Deduplication: which of the cleaned records are kept.
 //!
-//! Exact copies are grouped by id in the query engine, the survivor being the one with the smallest key; near duplicates
-//! are decided in the order of ids (see [`near`]). The ledger has one row a record read, in the order of keys. Promises:
-//! verdicts depend on the set of records alone.
+//! 1. [`exact`]: records of one id are copies of the first of them.
+//! 2. [`near`]: first records that share a band key are compared ([`judge`]), those of earlier versions too ([`known`]).
+//! 3. [`ledger`]: every record gets its fate, and the tally is counted.
+//!
+//! Between the steps lie stage objects, sorted by the query engine, which spills; in memory are a few bytes a record.
+//! Promises: verdicts depend on the set of records alone, whatever the number of runs in which they came.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::array::{AsArray, FixedSizeBinaryBuilder, RecordBatch, StringBuilder};
-use arrow::datatypes::{DataType, Field, Schema, UInt64Type};
-use datafusion::datasource::MemTable;
-use datafusion::prelude::SessionContext;
-use forebay_schemas::dataset::{Modality, Tally};
-use forebay_schemas::id::{Digest, RowsDigest};
-use forebay_schemas::pipeline::{Dedup, Pipeline, Split};
+use arrow::array::{Array, ArrayRef, AsArray, FixedSizeBinaryBuilder, RecordBatch, StringArray, UInt64Array};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt64Type};
+use datafusion::catalog::TableProvider;
+use forebay_schemas::dataset::Modality;
+use forebay_schemas::id::Digest;
+use forebay_schemas::pipeline::picture::NearPicture;
+use forebay_schemas::pipeline::{Dedup, Pipeline};
 use futures::TryStreamExt;
-use globset::GlobSet;
 
-use crate::clean::{self, image::class_of};
+use crate::clean::image;
+use crate::clean::picture::bands::Bands;
 use crate::engine::Engine;
 use crate::error::{Error, Kind, Result};
-use crate::source::{globs, path_in_archive};
-use crate::stage::Stage;
+use crate::stage::{Part, Stage};
 
+mod components;
+mod exact;
+pub(crate) mod judge;
+pub(crate) mod known;
+pub(crate) mod ledger;
 pub(crate) mod minhash;
 pub(crate) mod near;
+mod quality;
+mod shared;
 
-/// What becomes of a record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-pub(crate) enum Fate {
-    LeftOut = 0,
-    Train = 1,
-    Validation = 2,
+pub(crate) use ledger::{Fate, Ledger};
+
+/// The cleaned records of a job: the verdicts on all, the contents of those that the rules kept.
+pub(crate) struct Cleaned {
+    pub(crate) verdicts: Stage,
+    pub(crate) contents: Stage,
+    /// Parts of both stages, with the ordinals of the verdicts.
+    pub(crate) parts: Vec<Part>,
+    pub(crate) content_parts: Vec<Part>,
+    pub(crate) records: u64,
 }
 
-/// The verdicts on all records read, by ordinal.
-pub(crate) struct Ledger {
-    /// `ordinal`, `key`, `id`, `verdict`, `reason`, `detail`, `survivor`, `bytes`, in the order of ordinals.
-    pub(crate) batches: Vec<RecordBatch>,
-    pub(crate) fates: Arc<Vec<Fate>>,
-    pub(crate) tally: Tally,
-    pub(crate) rows_digest: RowsDigest,
-    /// Class names of the kept records, sorted; empty for text.
-    pub(crate) classes: Vec<String>,
-    /// Training records of each class.
-    pub(crate) class_counts: Vec<u64>,
-}
-
-/// Decides all records of `tasks` cleaned tasks; `read` is their number as listed.
-pub(crate) async fn decide(engine: &Engine, cleaned: &Stage, tasks: usize, read: usize, pipeline: &Pipeline) -> Result<Ledger> {
-    let session = engine.session(4096);
-    let columns = ["ordinal", "key", "id", "verdict", "reason", "detail", "bytes"];
-    session.register_table("clean", cleaned.table(0..tasks, &columns, engine.threads())?)?;
-    session.sql("CREATE VIEW firsts AS SELECT id, min(ordinal) AS ordinal FROM clean WHERE verdict = 'kept' GROUP BY id").await?;
-    let is_near = pipeline.dedup.near && pipeline.source.modality == Modality::Text;
-    if is_near {
-        session.register_table("signatures", cleaned.table(0..tasks, &["ordinal", "signature"], engine.threads())?)?;
+impl Cleaned {
+    /// The records of two stages that are done.
+    pub(crate) async fn open(verdicts: &Stage, contents: &Stage) -> Result<Self> {
+        let (parts, mut content_parts) = (verdicts.done().await?, contents.done().await?);
+        let places = |parts: &[Part]| parts.iter().map(|part| (part.task, part.part)).collect::<Vec<_>>();
+        if places(&parts) != places(&content_parts) {
+            return Err(Error::new(Kind::Corrupt, "the stage objects of cleaning do not belong together: another program deleted some"));
+        }
+        content_parts.iter_mut().zip(&parts).for_each(|(content, verdict)| content.first = verdict.first);
+        let records = parts.last().map_or(0, |last| last.first + last.rows);
+        Ok(Self { verdicts: verdicts.clone(), contents: contents.clone(), parts, content_parts, records })
     }
-    let (dedup, splitter) = (pipeline.dedup.clone(), Splitter::new(&pipeline.split, pipeline.source.modality)?);
-    let decided = async move {
-        let near = if is_near { near_duplicates(&session, &dedup).await? } else { near_table(Vec::new())? };
-        session.register_table("near", Arc::new(near))?;
-        let batches = session.sql(&ledger_query(&dedup, is_near)).await?.collect().await?;
-        summarise(batches, read, &splitter)
-    };
-    engine.run(decided).await
+
+    /// Columns of the verdicts.
+    pub(crate) fn verdicts(&self, columns: &[&str], partitions: usize) -> Result<Arc<dyn TableProvider>> {
+        self.verdicts.table(&self.parts, columns, partitions)
+    }
+
+    /// Columns of the contents.
+    pub(crate) fn contents(&self, columns: &[&str], partitions: usize) -> Result<Arc<dyn TableProvider>> {
+        self.contents.table(&self.content_parts, columns, partitions)
+    }
 }
 
-async fn near_duplicates(session: &SessionContext, settings: &Dedup) -> Result<MemTable> {
-    let query = "SELECT f.id, s.signature FROM firsts f JOIN signatures s ON f.ordinal = s.ordinal ORDER BY f.id";
-    let mut batches = session.sql(query).await?.execute_stream().await?;
-    let mut near = near::Near::new(settings);
-    let mut found = Vec::new();
-    while let Some(batch) = batches.try_next().await? {
-        let (ids, signatures) = (batch.column(0).as_fixed_size_binary(), batch.column(1).as_binary::<i32>());
-        for row in 0..batch.num_rows() {
-            let id = digest(ids.value(row))?;
-            found.extend(near.offer(id, signatures.value(row)).map(|found| (id, found)));
+/// Where and how duplicates are searched.
+pub(crate) struct Search<'a> {
+    pub(crate) engine: &'a Engine,
+    pub(crate) pipeline: &'a Pipeline,
+    pub(crate) cleaned: &'a Cleaned,
+    pub(crate) likeness: &'a Likeness,
+    /// The records of earlier versions; none for a first version.
+    pub(crate) known: Option<&'a known::Known>,
+    /// Makes a stage of this job by name.
+    pub(crate) stage: &'a (dyn Fn(&str, SchemaRef) -> Stage + Sync),
+}
+
+impl Search<'_> {
+    /// Decides all records.
+    pub(crate) async fn decide(&self) -> Result<Ledger> {
+        let firsts = exact::find(self).await?;
+        let near = if self.likeness.is_wanted() { near::find(self, &firsts).await? } else { near::Found::none(self).await? };
+        let decisions = self.decisions(&near).await?;
+        ledger::count(self, decisions, near).await
+    }
+
+    /// The records that are left out as duplicates: `ordinal`, `reason`, `survivor`, `similarity`, in the order of ordinals.
+    async fn decisions(&self, near: &near::Found) -> Result<Stage> {
+        let decisions = (self.stage)("decisions", decision_schema());
+        let copies = (self.stage)("copies", exact::schema());
+        let session = self.engine.session(4096);
+        session.register_table("copies", copies.table(&copies.done().await?, &["ordinal_of_copy", "id"], 1)?)?;
+        session.register_table("near", near.removed.table(&near.removed.done().await?, &["ordinal_of_record", "id", "survivor", "similarity"], 1)?)?;
+        // To a near-duplicate pass an exact copy is a duplicate of similarity 1, also where exact removal is off.
+        let copy = if self.pipeline.dedup.exact { "exact_duplicate" } else { "near_duplicate" };
+        let query = format!(
+            "SELECT ordinal_of_record AS ordinal_of_record, 'near_duplicate' AS reason, survivor, similarity, false AS is_copy
+               FROM near WHERE ordinal_of_record IS NOT NULL
+             UNION ALL
+             SELECT c.ordinal_of_copy, '{copy}', coalesce(n.survivor, c.id), 1.0e0, true
+               FROM copies c LEFT JOIN near n ON c.id = n.id
+             ORDER BY ordinal_of_record"
+        );
+        let mut batches = self.engine.stream(session.sql(&query).await?).await?;
+        let mut writer = decisions.writer(0)?;
+        while let Some(batch) = batches.try_next().await? {
+            writer.write(&RecordBatch::try_new(decision_schema(), cast(&batch, &decision_schema())?)?)?;
+            if writer.is_full() {
+                writer.cut().await?;
+            }
+        }
+        writer.finish().await?;
+        Ok(decisions)
+    }
+}
+
+/// The columns of a batch in the types of a schema.
+fn cast(batch: &RecordBatch, schema: &SchemaRef) -> Result<Vec<ArrayRef>> {
+    let columns = batch.columns().iter().zip(schema.fields());
+    Ok(columns.map(|(column, field)| arrow::compute::cast(column, field.data_type())).collect::<std::result::Result<_, _>>()?)
+}
+
+fn decision_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("ordinal_of_record", DataType::UInt64, true),
+        Field::new("reason", DataType::Utf8, true),
+        Field::new("survivor", DataType::FixedSizeBinary(32), true),
+        Field::new("similarity", DataType::Float64, true),
+        Field::new("is_copy", DataType::Boolean, true),
+    ]))
+}
+
+/// What texts are compared by.
+pub(crate) fn text_features(signer: &mut minhash::Signer, text: &str) -> judge::Features {
+    let keys = keys_of(&signer.sign(text).sketch);
+    judge::Features { keys, queries: None, data: signer.shingles(text) }
+}
+
+/// The numbers of a sketch of text.
+pub(crate) fn keys_of(sketch: &[u8]) -> Vec<u64> {
+    sketch.chunks_exact(8).map(|key| key.iter().rev().fold(0, |key, byte| key << 8 | u64::from(*byte))).collect()
+}
+
+/// How the records of a modality are compared.
+pub(crate) enum Likeness {
+    /// By shingles, found by the keys of MinHash bands.
+    Text(Dedup),
+    /// By perceptual hashes, found by samples of their bits.
+    Images(NearPicture, Bands),
+}
+
+impl Likeness {
+    pub(crate) fn new(pipeline: &Pipeline) -> Self {
+        match pipeline.source.modality {
+            Modality::Text => Self::Text(pipeline.dedup.clone()),
+            Modality::Images => Self::Images(pipeline.picture.near.clone(), Bands::new(&pipeline.picture.near)),
         }
     }
-    near_table(found)
-}
 
-fn near_table(found: Vec<(Digest, near::Match)>) -> Result<MemTable> {
-    let schema = Arc::new(Schema::new(vec![
-        Field::new("id", DataType::FixedSizeBinary(32), false),
-        Field::new("survivor", DataType::FixedSizeBinary(32), false),
-        Field::new("detail", DataType::Utf8, false),
-    ]));
-    let (mut ids, mut survivors, mut details) = (FixedSizeBinaryBuilder::new(32), FixedSizeBinaryBuilder::new(32), StringBuilder::new());
-    for (id, found) in found {
-        ids.append_value(id.as_bytes())?;
-        survivors.append_value(found.survivor.as_bytes())?;
-        details.append_value(format!("similarity {:.3}", found.similarity));
-    }
-    let columns = vec![Arc::new(ids.finish()) as _, Arc::new(survivors.finish()) as _, Arc::new(details.finish()) as _];
-    let batch = RecordBatch::try_new(Arc::clone(&schema), columns)?;
-    Ok(MemTable::try_new(schema, vec![vec![batch]])?)
-}
-
-/// One row a record. A copy of a record that is itself a near duplicate names the record that is kept in the end.
-fn ledger_query(settings: &Dedup, is_near: bool) -> String {
-    // To a near-duplicate pass an exact copy is a duplicate of similarity 1, also where exact removal is off.
-    let copy = match (settings.exact, is_near) {
-        (true, _) => "'exact_duplicate'",
-        (false, true) => "'near_duplicate'",
-        (false, false) => "NULL",
-    };
-    format!(
-        "SELECT c.ordinal, c.key, c.id,
-            CASE WHEN c.verdict <> 'kept' THEN c.verdict
-                 WHEN c.ordinal <> f.ordinal AND {copy} IS NOT NULL THEN 'removed'
-                 WHEN n.id IS NOT NULL THEN 'removed' ELSE 'kept' END AS verdict,
-            CASE WHEN c.verdict <> 'kept' THEN c.reason
-                 WHEN c.ordinal <> f.ordinal THEN {copy}
-                 WHEN n.id IS NOT NULL THEN 'near_duplicate' END AS reason,
-            CASE WHEN c.verdict <> 'kept' THEN c.detail
-                 WHEN c.ordinal <> f.ordinal AND {copy} IS NOT NULL THEN 'same content'
-                 WHEN n.id IS NOT NULL THEN n.detail END AS detail,
-            CASE WHEN c.verdict <> 'kept' THEN NULL
-                 WHEN n.id IS NOT NULL THEN n.survivor
-                 WHEN c.ordinal <> f.ordinal AND {copy} IS NOT NULL THEN c.id END AS survivor,
-            c.bytes
-         FROM clean c LEFT JOIN firsts f ON c.id = f.id LEFT JOIN near n ON c.id = n.id
-         ORDER BY c.ordinal"
-    )
-}
-
-/// Which records are validation.
-struct Splitter {
-    share: f64,
-    keys: Option<GlobSet>,
-    modality: Modality,
-}
-
-impl Splitter {
-    fn new(settings: &Split, modality: Modality) -> Result<Self> {
-        let keys = match settings.validation_keys.is_empty() {
-            true => None,
-            false => Some(globs("split.validation_keys", &settings.validation_keys)?),
-        };
-        Ok(Self { share: settings.validation, keys, modality })
-    }
-
-    fn fate(&self, id: &Digest, key: &str) -> Fate {
-        let is_validation = match &self.keys {
-            Some(keys) => keys.is_match(key) || path_in_archive(key).is_some_and(|member| keys.is_match(member)),
-            None => {
-                // Not the first 8 bytes: rows are ordered by these.
-                let mut bytes = [0; 8];
-                bytes.copy_from_slice(&id.as_bytes()[8..16]);
-                (u64::from_le_bytes(bytes) as f64) < self.share * 2f64.powi(64)
-            }
-        };
-        if is_validation { Fate::Validation } else { Fate::Train }
-    }
-
-    /// Digest of a kept record with what else decides its row.
-    fn row(&self, id: &Digest, key: &str, fate: Fate) -> Digest {
-        let class = if self.modality == Modality::Images { class_of(key).unwrap_or_default() } else { "" };
-        Digest::of_parts([id.as_bytes().as_slice(), &[fate as u8], class.as_bytes()])
-    }
-}
-
-/// Counts the ledger and gives every record its fate.
-fn summarise(batches: Vec<RecordBatch>, read: usize, splitter: &Splitter) -> Result<Ledger> {
-    let mut ledger = Ledger {
-        fates: Arc::default(),
-        tally: Tally { read: read as u64, ..Tally::default() },
-        rows_digest: RowsDigest::default(),
-        classes: Vec::new(),
-        class_counts: Vec::new(),
-        batches: Vec::new(),
-    };
-    let mut fates = Vec::with_capacity(read);
-    let mut classes = BTreeSet::new();
-    let mut training_classes = Vec::new();
-    for batch in &batches {
-        let (ordinals, keys, ids) =
-            (batch.column(0).as_primitive::<UInt64Type>(), batch.column(1).as_string::<i32>(), batch.column(2).as_fixed_size_binary());
-        let (verdicts, reasons) = (batch.column(3).as_string::<i32>(), batch.column(4).as_string::<i32>());
-        for row in 0..batch.num_rows() {
-            if ordinals.value(row) != fates.len() as u64 {
-                let message =
-                    format!("ledger: found record {}, expected {}: a record was lost or doubled", ordinals.value(row), fates.len());
-                return Err(Error::new(Kind::Internal, message));
-            }
-            let mut fate = Fate::LeftOut;
-            match verdicts.value(row) {
-                clean::KEPT => {
-                    let (id, key) = (digest(ids.value(row))?, keys.value(row));
-                    fate = splitter.fate(&id, key);
-                    ledger.tally.kept += 1;
-                    ledger.rows_digest.add(&splitter.row(&id, key, fate));
-                    if splitter.modality == Modality::Images {
-                        let class = class_of(key).unwrap_or_default();
-                        classes.insert(class.to_owned());
-                        training_classes.extend((fate == Fate::Train).then(|| class.to_owned()));
-                    }
-                }
-                clean::REMOVED => *ledger.tally.removed.entry(reasons.value(row).to_owned()).or_default() += 1,
-                _ => *ledger.tally.quarantined.entry(reasons.value(row).to_owned()).or_default() += 1,
-            }
-            fates.push(fate);
+    /// Whether near duplicates are searched.
+    fn is_wanted(&self) -> bool {
+        match self {
+            Self::Text(dedup) => dedup.near,
+            Self::Images(near, _) => near.enabled,
         }
     }
-    ledger.classes = classes.into_iter().collect();
-    ledger.class_counts = vec![0; ledger.classes.len()];
-    for class in training_classes {
-        if let Ok(label) = ledger.classes.binary_search(&class) {
-            ledger.class_counts[label] += 1;
+
+    /// Keys under which a record is found and by which it looks, if these are not the same, from its sketch.
+    pub(crate) fn keys(&self, sketch: &[u8]) -> (Vec<u64>, Option<Vec<u64>>) {
+        match self {
+            Self::Text(_) => (keys_of(sketch), None),
+            Self::Images(_, bands) => image::keys(sketch, bands),
         }
     }
-    ledger.fates = Arc::new(fates);
-    ledger.batches = batches;
-    Ok(ledger)
+
+    /// All keys of a record, each once: a key must not be taken for shared because one record has it twice.
+    pub(crate) fn distinct_keys(&self, sketch: &[u8]) -> Vec<u64> {
+        let (mut keys, queries) = self.keys(sketch);
+        if let Some(queries) = queries {
+            keys.extend(queries);
+            keys.sort_unstable();
+            keys.dedup();
+        }
+        keys
+    }
+
+    /// Keys of a record, about.
+    fn keys_a_record(&self) -> u64 {
+        match self {
+            Self::Text(dedup) => u64::from(dedup.bands),
+            Self::Images(near, _) => u64::from(near.bands) * if near.turned { 8 } else { 1 },
+        }
+    }
+
+    fn similarity(&self) -> judge::Similarity {
+        match self {
+            Self::Text(_) => minhash::jaccard,
+            Self::Images(..) => image::similarity,
+        }
+    }
+
+    /// The similarity from which two records are the same.
+    fn threshold(&self) -> f64 {
+        match self {
+            Self::Text(dedup) => dedup.threshold,
+            Self::Images(near, _) => image::threshold(near),
+        }
+    }
 }
 
 /// A digest from a column of 32 bytes.
@@ -223,4 +220,86 @@ pub(crate) fn digest(bytes: &[u8]) -> Result<Digest> {
     let bytes: [u8; 32] =
         bytes.try_into().map_err(|_| Error::new(Kind::Internal, format!("id: found {} bytes, expected 32", bytes.len())))?;
     Ok(Digest::from_bytes(bytes))
+}
+
+/// A column of digests, some null.
+pub(crate) fn digests<'a>(digests: impl Iterator<Item = Option<&'a Digest>>) -> Result<ArrayRef> {
+    let mut column = FixedSizeBinaryBuilder::new(32);
+    for digest in digests {
+        match digest {
+            Some(digest) => column.append_value(digest.as_bytes())?,
+            None => column.append_null(),
+        }
+    }
+    Ok(Arc::new(column.finish()))
+}
+
+/// Decisions as a stream that is asked for one ordinal after the other.
+pub(crate) struct Decisions {
+    batches: datafusion::execution::SendableRecordBatchStream,
+    current: Option<(RecordBatch, usize)>,
+}
+
+/// Why a record is left out as a duplicate.
+pub(crate) struct Decision {
+    pub(crate) reason: String,
+    pub(crate) survivor: Digest,
+    pub(crate) similarity: f64,
+    /// Whether its content was read before; else it is a near duplicate.
+    pub(crate) is_copy: bool,
+}
+
+impl Decision {
+    /// The value that was judged, for people.
+    pub(crate) fn detail(&self) -> String {
+        if self.is_copy { "same content".to_owned() } else { format!("similarity {:.3}", self.similarity) }
+    }
+}
+
+impl Decisions {
+    pub(crate) fn new(batches: datafusion::execution::SendableRecordBatchStream) -> Self {
+        Self { batches, current: None }
+    }
+
+    /// The decision on a record; ordinals must ascend from call to call.
+    pub(crate) async fn on(&mut self, ordinal: u64) -> Result<Option<Decision>> {
+        loop {
+            if let Some((batch, row)) = &mut self.current
+                && *row < batch.num_rows()
+            {
+                let (ordinals, at) = (batch.column(0).as_primitive::<UInt64Type>(), *row);
+                match ordinals.value(at).cmp(&ordinal) {
+                    std::cmp::Ordering::Greater => return Ok(None),
+                    std::cmp::Ordering::Less => {
+                        let found = ordinals.value(at);
+                        return Err(Error::new(Kind::Internal, format!("decisions: found record {found} twice, before {ordinal}")));
+                    }
+                    std::cmp::Ordering::Equal => {
+                        *row += 1;
+                        let decision = Decision {
+                            reason: batch.column(1).as_string::<i32>().value(at).to_owned(),
+                            survivor: digest(batch.column(2).as_fixed_size_binary().value(at))?,
+                            similarity: batch.column(3).as_primitive::<arrow::datatypes::Float64Type>().value(at),
+                            is_copy: batch.column(4).as_boolean().value(at),
+                        };
+                        return Ok(Some(decision));
+                    }
+                }
+            }
+            match self.batches.try_next().await? {
+                Some(batch) => self.current = Some((batch, 0)),
+                None => return Ok(None),
+            }
+        }
+    }
+}
+
+/// A batch of two columns that many steps exchange: ordinals and something.
+pub(crate) fn numbered(schema: &SchemaRef, ordinals: Vec<u64>, column: ArrayRef) -> Result<RecordBatch> {
+    Ok(RecordBatch::try_new(Arc::clone(schema), vec![Arc::new(UInt64Array::from(ordinals)), column])?)
+}
+
+/// The value of a nullable column of text.
+pub(crate) fn text_at(column: &StringArray, row: usize) -> Option<&str> {
+    column.is_valid(row).then(|| column.value(row))
 }

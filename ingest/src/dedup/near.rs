@@ -1,181 +1,413 @@
-//! Near duplicates, decided one record at a time in the order of ids.
+//! Near duplicates among the first records, and between them and the records of earlier versions.
 //!
-//! A record is removed if a record that was kept before it is similar enough, and then names the most similar one as
-//! its survivor; else it is kept. Candidates are kept records that agree in all rows of a band (locality-sensitive
-//! hashing, Indyk and Motwani 1998); each is verified on the full signatures. So the result is a function of the set of
-//! records alone (the records come sorted by id), every removal has a witness that survived, and a chain A~B~C never
-//! removes C for the sake of A. Only kept records are held: under 1 KB each with the default 14 × 8 values.
+//! Keys that occur more than once ([`super::shared`]) are sorted, which connects records to components; the contents of
+//! these are brought together by another sort and judged one component after the other. Records of earlier versions take
+//! part as far as a new one touches them: first those that share a key with a new record, then those that share one with
+//! a record whose verdict changed, until none changes any more.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
+use arrow::array::{ArrayRef, AsArray, Float64Array, LargeBinaryArray, RecordBatch, UInt32Array, UInt64Array};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt32Type, UInt64Type};
+use datafusion::datasource::MemTable;
+use datafusion::logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf};
+use datafusion::prelude::{DataFrame, col, lit};
+use forebay_schemas::dataset::{Modality, Quality};
 use forebay_schemas::id::Digest;
-use forebay_schemas::pipeline::Dedup;
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use futures::{StreamExt, TryStreamExt};
 
-/// Why a record is removed.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Match {
-    /// The record kept instead.
-    pub(crate) survivor: Digest,
-    /// Estimated Jaccard similarity to it.
-    pub(crate) similarity: f64,
+use super::components::{ALONE, Components};
+use super::exact::Firsts;
+use super::judge::{Features, Judge, Match};
+use super::known::{Keys, Known, KnownRecord};
+use super::minhash::Signer;
+use super::quality::{Cutoff, Sample};
+use super::shared::Shared;
+use super::{Likeness, Search, digest, digests, text_features};
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::stage::{ORDINAL, Stage};
+
+/// What the search found.
+pub(crate) struct Found {
+    /// The records that are near duplicates: `ordinal_of_record` (null for those of earlier versions), `id`, `survivor`,
+    /// `similarity`.
+    pub(crate) removed: Stage,
+    /// The records of earlier versions whose verdict changed.
+    pub(crate) flips: Vec<Flip>,
+    pub(crate) quality: Option<Quality>,
 }
 
-/// The records kept so far.
-pub(crate) struct Near {
-    bands: usize,
-    threshold: f64,
-    /// Of every kept record, in order.
-    ids: Vec<Digest>,
-    signatures: Vec<u8>,
-    signature_bytes: usize,
-    /// Hash of a band (its number included) -> the kept record that came last.
-    heads: HashMap<u64, u32, BuildHasherDefault<Already>>,
-    /// `previous[record * bands + band]`: the kept record before it with the same hash.
-    previous: Vec<u32>,
+/// A record of an earlier version whose verdict changed.
+#[derive(Clone, Debug)]
+pub(crate) struct Flip {
+    pub(crate) record: KnownRecord,
+    /// Why it is removed now; none if it is kept now.
+    pub(crate) now: Option<Match>,
 }
 
-const NONE: u32 = u32::MAX;
+fn schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("ordinal_of_record", DataType::UInt64, true),
+        Field::new("id", DataType::FixedSizeBinary(32), false),
+        Field::new("survivor", DataType::FixedSizeBinary(32), false),
+        Field::new("similarity", DataType::Float64, false),
+    ]))
+}
 
-impl Near {
-    pub(crate) fn new(settings: &Dedup) -> Self {
-        Self {
-            bands: settings.bands as usize,
-            threshold: settings.threshold,
-            ids: Vec::new(),
-            signatures: Vec::new(),
-            signature_bytes: (settings.bands * settings.rows_per_band) as usize * 4,
-            heads: HashMap::default(),
-            previous: Vec::new(),
-        }
-    }
-
-    /// Decides one record; records must come in the order of their ids.
-    pub(crate) fn offer(&mut self, id: Digest, signature: &[u8]) -> Option<Match> {
-        let hashes = self.band_hashes(signature);
-        let found = self.most_similar(&hashes, signature);
-        if found.is_none() {
-            self.keep(id, signature, &hashes);
-        }
-        found
-    }
-
-    fn band_hashes(&self, signature: &[u8]) -> Vec<u64> {
-        let band_bytes = self.signature_bytes / self.bands;
-        signature.chunks_exact(band_bytes).enumerate().map(|(band, rows)| xxh3_64_with_seed(rows, band as u64)).collect()
-    }
-
-    fn most_similar(&self, hashes: &[u64], signature: &[u8]) -> Option<Match> {
-        let mut candidates = Vec::new();
-        for (band, hash) in hashes.iter().enumerate() {
-            let mut record = self.heads.get(hash).copied().unwrap_or(NONE);
-            while record != NONE {
-                candidates.push(record);
-                record = self.previous[record as usize * self.bands + band];
-            }
-        }
-        candidates.sort_unstable();
-        candidates.dedup();
-        let mut best: Option<Match> = None;
-        for record in candidates {
-            let start = record as usize * self.signature_bytes;
-            let similarity = similarity(signature, &self.signatures[start..start + self.signature_bytes]);
-            // Candidates ascend by id, so of equally similar ones the smallest id stays.
-            if similarity >= self.threshold && best.is_none_or(|best| similarity > best.similarity) {
-                best = Some(Match { survivor: self.ids[record as usize], similarity });
-            }
-        }
-        best
-    }
-
-    fn keep(&mut self, id: Digest, signature: &[u8], hashes: &[u64]) {
-        let record = self.ids.len() as u32;
-        self.ids.push(id);
-        self.signatures.extend_from_slice(signature);
-        for hash in hashes {
-            // Should two bands of one record ever have the same hash, the chain must not lead back to the record.
-            self.previous.push(self.heads.insert(*hash, record).filter(|last| *last != record).unwrap_or(NONE));
-        }
+impl Found {
+    /// Where near duplicates are not searched.
+    pub(super) async fn none(search: &Search<'_>) -> Result<Self> {
+        let removed = (search.stage)("near", schema());
+        removed.writer(0)?.finish().await?;
+        Ok(Self { removed, flips: Vec::new(), quality: None })
     }
 }
 
-/// Share of equal values of two signatures: the estimate of the Jaccard similarity.
-pub(crate) fn similarity(left: &[u8], right: &[u8]) -> f64 {
-    let values = left.len().max(right.len()) / 4;
-    let equal = left.chunks_exact(4).zip(right.chunks_exact(4)).filter(|(a, b)| a == b).count();
-    if values == 0 { 1.0 } else { equal as f64 / values as f64 }
-}
-
-/// Keys that are hashes already.
-#[derive(Default)]
-pub(crate) struct Already(u64);
-
-impl Hasher for Already {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-    fn write(&mut self, bytes: &[u8]) {
-        self.0 = xxh3_64_with_seed(bytes, self.0);
-    }
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::dedup::minhash::Signer;
-
-    /// Verdicts by id, whatever the order in which texts came.
-    fn decide(texts: &[String], settings: &Dedup) -> BTreeMap<Digest, Option<Match>> {
-        let mut signer = Signer::new(settings);
-        let records: BTreeMap<Digest, Vec<u8>> = texts.iter().map(|text| (Digest::of(text.as_bytes()), signer.sign(text))).collect();
-        let mut near = Near::new(settings);
-        records.into_iter().map(|(id, signature)| (id, near.offer(id, &signature))).collect()
-    }
-
-    fn text(base: u32, edits: &[(usize, u8)]) -> String {
-        let mut words: Vec<String> = (0..60).map(|i| format!("{}", (base + 1) * 1000 + i)).collect();
-        for (at, value) in edits {
-            words[*at] = format!("edit{value}");
+/// Searches near duplicates.
+pub(super) async fn find(search: &Search<'_>, firsts: &Firsts) -> Result<Found> {
+    let mut pulled: BTreeMap<u64, KnownRecord> = BTreeMap::new();
+    let Some(known) = search.known else { return Round { search, firsts, pulled: &[] }.judge("near").await };
+    let (mut ids, mut keys) = search.touched(firsts).await?;
+    for round in 0.. {
+        pulled.extend(known.pull(search.likeness, &ids, &keys).await?.into_iter().map(|record| (record.index_row, record)));
+        let records: Vec<KnownRecord> = pulled.values().cloned().collect();
+        let found = Round { search, firsts, pulled: &records }.judge(&format!("near-{round}")).await?;
+        // Whatever shares a key with a record whose verdict changed may change too.
+        let before = keys.len();
+        for flip in &found.flips {
+            keys.extend(search.likeness.distinct_keys(&flip.record.sketch));
         }
-        words.join(" ")
+        if keys.len() == before {
+            return Ok(found);
+        }
+        ids.clear();
     }
+    unreachable!("an endless range ended")
+}
 
-    proptest! {
-        #[test]
-        fn survivors_do_not_depend_on_order_and_are_true_witnesses(
-            specs in prop::collection::vec((0u32..4, prop::collection::vec((0usize..60, any::<u8>()), 0..4)), 1..40),
-            rotation in 0usize..40,
-        ) {
-            let settings = Dedup::default();
-            let texts: Vec<String> = specs.iter().map(|(base, edits)| text(*base, edits)).collect();
-            let mut turned = texts.clone();
-            turned.rotate_left(rotation % texts.len());
-            let verdicts = decide(&texts, &settings);
-            prop_assert_eq!(&verdicts, &decide(&turned, &settings));
-            let mut signer = Signer::new(&settings);
-            let signatures: BTreeMap<Digest, Vec<u8>> = texts.iter().map(|t| (Digest::of(t.as_bytes()), signer.sign(t))).collect();
-            for (id, found) in &verdicts {
-                if let Some(found) = found {
-                    prop_assert!(verdicts[&found.survivor].is_none(), "the survivor was removed itself");
-                    let estimate = similarity(&signatures[id], &signatures[&found.survivor]);
-                    prop_assert!(estimate >= settings.threshold && estimate == found.similarity);
+impl Search<'_> {
+    /// The ids of kept new records, and the keys of the first ones; only for a version that adds to another.
+    async fn touched(&self, firsts: &Firsts) -> Result<(HashSet<Digest>, Keys)> {
+        let session = self.engine.session(8192);
+        let table = session.read_table(self.cleaned.verdicts(&[ORDINAL, "id", "verdict", "sketch"], 1)?)?;
+        let mut batches = self.engine.stream(table).await?;
+        let (mut ids, mut keys) = (HashSet::new(), Keys::default());
+        while let Some(batch) = batches.try_next().await? {
+            let ordinals = batch.column(0).as_primitive::<UInt64Type>().values();
+            let (column, verdicts, sketches) =
+                (batch.column(1).as_fixed_size_binary(), batch.column(2).as_string::<i32>(), batch.column(3).as_binary::<i32>());
+            for (row, ordinal) in ordinals.iter().enumerate().filter(|(row, _)| verdicts.value(*row) == crate::clean::KEPT) {
+                ids.insert(digest(column.value(row))?);
+                if firsts.flags[*ordinal as usize] {
+                    keys.extend(self.likeness.distinct_keys(sketches.value(row)));
                 }
             }
         }
+        Ok((ids, keys))
+    }
+}
+
+/// One pass over the new records and those pulled from earlier versions. Records are numbered: the new ones by ordinal,
+/// then the pulled ones.
+struct Round<'a> {
+    search: &'a Search<'a>,
+    firsts: &'a Firsts,
+    pulled: &'a [KnownRecord],
+}
+
+/// The columns in which contents come to be judged.
+fn gathered() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("number", DataType::UInt64, false),
+        Field::new("id", DataType::FixedSizeBinary(32), true),
+        Field::new("content", DataType::LargeBinary, true),
+    ]))
+}
+
+impl Round<'_> {
+    fn modality(&self) -> Modality {
+        self.search.pipeline.source.modality
     }
 
-    #[test]
-    fn copies_with_an_edit_are_found_and_strangers_are_not() {
-        let settings = Dedup::default();
-        let verdicts = decide(&[text(1, &[]), text(1, &[(59, 1)]), text(2, &[])], &settings);
-        assert_eq!(verdicts.values().filter(|found| found.is_some()).count(), 1);
+    async fn judge(&self, name: &str) -> Result<Found> {
+        let (shared, cutoff) = self.count_keys().await?;
+        let mut components = Components::new(self.firsts.flags.len() + self.pulled.len());
+        self.connect(shared, &mut components).await?;
+        let labels = Arc::new(components.labels(|record| cutoff.1.contains(&record)));
+        let mut batches = self.gather(&labels).await?;
+
+        let is_text = self.modality() == Modality::Text;
+        let likeness = self.search.likeness;
+        let (similarity, threshold) = (likeness.similarity(), likeness.threshold());
+        let mut judge = Judge::new(similarity, threshold, self.search.engine.pool_bytes() / 4);
+        let mut signer = Signer::new(&self.search.pipeline.dedup);
+        let mut outcome = Outcome::new((self.search.stage)(name, schema()), self.firsts.flags.len() as u32, self.pulled)?;
+        let mut sample = Sample::default();
+        while let Some(batch) = batches.try_next().await? {
+            let (numbers, ids) = (batch.column(0).as_primitive::<UInt64Type>().values(), batch.column(1).as_fixed_size_binary());
+            let contents = batch.column(2).as_binary::<i64>();
+            for (row, number) in numbers.iter().enumerate() {
+                let id = digest(ids.value(row))?;
+                let features = match is_text {
+                    true => text_features(&mut signer, &String::from_utf8_lossy(contents.value(row))),
+                    false => image_features(likeness, contents.value(row)),
+                };
+                let number = *number as u32;
+                let found = match outcome.is_settled(number) {
+                    true => None,
+                    false => {
+                        let found = judge.offer(labels[number as usize], id, &features)?;
+                        outcome.note(number, id, found);
+                        found
+                    }
+                };
+                if cutoff.1.contains(&number) {
+                    sample.add(id, features, found);
+                }
+            }
+            outcome.cut_if_full().await?;
+        }
+        let quality = cutoff.0.rank().map(|_| sample.measure(similarity, threshold));
+        outcome.finish(quality).await
+    }
+
+    /// Sees all keys once; also finds the sample on which quality is measured.
+    async fn count_keys(&self) -> Result<(Shared, (Cutoff, HashSet<u32>))> {
+        let Search { engine, cleaned, likeness, .. } = self.search;
+        let is_text = self.modality() == Modality::Text;
+        let records = self.firsts.count + self.pulled.len() as u64;
+        let mut shared = Shared::new(records * likeness.keys_a_record(), engine.pool_bytes() as u64 / 2);
+        let mut cutoff = Cutoff::default();
+        let table = engine.session(8192).read_table(cleaned.verdicts(&[ORDINAL, "rank", "sketch"], engine.threads())?)?;
+        let mut batches = engine.stream(table).await?;
+        let mut ranks: Vec<(u32, u32)> = Vec::new();
+        while let Some(batch) = batches.try_next().await? {
+            let ordinals = batch.column(0).as_primitive::<UInt64Type>().values();
+            let (rank, sketches) = (batch.column(1).as_primitive::<UInt32Type>(), batch.column(2).as_binary::<i32>());
+            for (row, ordinal) in ordinals.iter().enumerate().filter(|(_, ordinal)| self.firsts.flags[**ordinal as usize]) {
+                if is_text {
+                    cutoff.see(rank.value(row));
+                }
+                if cutoff.rank().is_some_and(|cutoff| rank.value(row) <= cutoff) {
+                    ranks.push((rank.value(row), *ordinal as u32));
+                }
+                see(&mut shared, likeness, sketches.value(row));
+            }
+        }
+        self.pulled.iter().for_each(|record| see(&mut shared, likeness, &record.sketch));
+        let last = cutoff.rank().unwrap_or(0);
+        let sampled = ranks.into_iter().filter(|(rank, _)| *rank <= last).map(|(_, ordinal)| ordinal).collect();
+        Ok((shared, (cutoff, sampled)))
+    }
+
+    /// Connects the records that share a key.
+    async fn connect(&self, shared: Shared, components: &mut Components) -> Result<()> {
+        let Search { engine, cleaned, pipeline, .. } = self.search;
+        let session = engine.session(8192);
+        let sketches = engine.stream(session.read_table(cleaned.verdicts(&[ORDINAL, "sketch"], engine.threads())?)?).await?;
+        let first = self.firsts.flags.len() as u32;
+        let keys = SharedKeys { shared, likeness: Likeness::new(pipeline), schema: keys_schema() };
+        let of_pulled = keys.of(self.pulled.iter().zip(first..).map(|(record, number)| (number, record.sketch.as_slice())));
+        let flags = self.firsts.flags.clone();
+        let of_new = sketches.map(move |batch| {
+            let batch = batch?;
+            let (ordinals, sketches) = (batch.column(0).as_primitive::<UInt64Type>().values(), batch.column(1).as_binary::<i32>());
+            let firsts = ordinals.iter().enumerate().filter(|(_, ordinal)| flags[**ordinal as usize]);
+            keys.of(firsts.map(|(row, ordinal)| (*ordinal as u32, sketches.value(row))))
+        });
+        let all = Engine::table(keys_schema(), futures::stream::iter([of_pulled]).chain(of_new))?;
+        let mut batches = engine.stream(session.read_table(all)?.sort(vec![col("key").sort(true, false)])?).await?;
+        let mut last = None;
+        while let Some(batch) = batches.try_next().await? {
+            let keys = batch.column(0).as_primitive::<UInt64Type>().values();
+            let numbers = batch.column(1).as_primitive::<UInt32Type>().values();
+            for (key, number) in keys.iter().zip(numbers) {
+                match last {
+                    Some((same, first)) if same == *key => components.connect(first, *number),
+                    _ => last = Some((*key, *number)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What is compared of the records that have a component, by component and id.
+    async fn gather(&self, labels: &Arc<Vec<u32>>) -> Result<datafusion::execution::SendableRecordBatchStream> {
+        let Search { engine, cleaned, known, .. } = self.search;
+        let session = engine.session(crate::shard::CONTENT_ROWS);
+        let new = match self.modality() {
+            Modality::Text => session.read_table(cleaned.contents(&[ORDINAL, "id", "text"], engine.threads())?)?,
+            Modality::Images => session.read_table(cleaned.verdicts(&[ORDINAL, "id", "sketch"], engine.threads())?)?,
+        };
+        let content = if self.modality() == Modality::Text { "text" } else { "sketch" };
+        let label = label_function(Arc::clone(labels));
+        let columns = vec![col(ORDINAL).alias("number"), col("id"), datafusion::prelude::cast(col(content), DataType::LargeBinary).alias("content")];
+        let mut all: DataFrame = new.select(columns)?;
+        if let Some(known) = known.filter(|_| !self.pulled.is_empty()) {
+            let old = MemTable::try_new(gathered(), vec![vec![self.contents_of_pulled(known).await?]])?;
+            all = all.union(session.read_table(Arc::new(old))?)?;
+        }
+        let label = label.call(vec![col("number")]);
+        let flags = Arc::new(self.firsts.flags.clone());
+        let labelled = all.select(vec![label.alias("component"), col("number"), col("id"), col("content")])?;
+        let labelled = labelled.filter(col("component").not_eq(lit(ALONE)))?;
+        let labelled = labelled.filter(is_first(flags).call(vec![col("number")]))?;
+        let sorted = labelled.sort(vec![col("component").sort(true, false), col("id").sort(true, false)])?;
+        engine.stream(sorted.select(vec![col("number"), col("id"), col("content")])?).await
+    }
+
+    async fn contents_of_pulled(&self, known: &Known) -> Result<RecordBatch> {
+        let first = self.firsts.flags.len() as u64;
+        let numbers: UInt64Array = (first..first + self.pulled.len() as u64).collect();
+        let ids = digests(self.pulled.iter().map(|record| Some(&record.id)))?;
+        let contents: LargeBinaryArray = if self.modality() == Modality::Text {
+            let places: Vec<_> = self.pulled.iter().map(|record| record.place).collect();
+            let found = known.contents(&places, &["text"]).await?;
+            let found: std::collections::HashMap<_, _> = found.into_iter().map(|(place, batch, row)| (place, (batch, row))).collect();
+            let text = |record: &KnownRecord| found.get(&record.place).map(|(batch, row)| batch.column(0).as_string::<i64>().value(*row).as_bytes());
+            self.pulled.iter().map(text).collect()
+        } else {
+            self.pulled.iter().map(|record| Some(record.sketch.as_slice())).collect()
+        };
+        Ok(RecordBatch::try_new(gathered(), vec![Arc::new(numbers), ids, Arc::new(contents)])?)
+    }
+}
+
+fn see(shared: &mut Shared, likeness: &Likeness, sketch: &[u8]) {
+    match likeness {
+        // Without the detour of a list, as this is done for every record.
+        Likeness::Text(_) => sketch.chunks_exact(8).for_each(|key| shared.see(key.iter().rev().fold(0, |key, byte| key << 8 | u64::from(*byte)))),
+        Likeness::Images(..) => likeness.distinct_keys(sketch).into_iter().for_each(|key| shared.see(key)),
+    }
+}
+
+fn keys_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![Field::new("key", DataType::UInt64, false), Field::new("number", DataType::UInt32, false)]))
+}
+
+/// Finds the keys of records that others may have too.
+struct SharedKeys {
+    shared: Shared,
+    likeness: Likeness,
+    schema: SchemaRef,
+}
+
+impl SharedKeys {
+    /// Keys and numbers of records.
+    fn of<'a>(&self, records: impl Iterator<Item = (u32, &'a [u8])>) -> Result<RecordBatch> {
+        let (mut keys, mut numbers) = (Vec::new(), Vec::new());
+        for (number, sketch) in records {
+            for key in self.likeness.distinct_keys(sketch).into_iter().filter(|key| self.shared.is_shared(*key)) {
+                keys.push(key);
+                numbers.push(number);
+            }
+        }
+        let columns: Vec<ArrayRef> = vec![Arc::new(UInt64Array::from(keys)), Arc::new(UInt32Array::from(numbers))];
+        Ok(RecordBatch::try_new(Arc::clone(&self.schema), columns)?)
+    }
+}
+
+fn image_features(likeness: &Likeness, sketch: &[u8]) -> Features {
+    let (keys, queries) = likeness.keys(sketch);
+    Features { keys, queries, data: crate::clean::image::data(sketch) }
+}
+
+fn label_function(labels: Arc<Vec<u32>>) -> ScalarUDF {
+    let label = move |arguments: &[ColumnarValue]| {
+        let arrays = ColumnarValue::values_to_arrays(arguments)?;
+        let numbers = arrays[0].as_primitive::<UInt64Type>();
+        let column: UInt32Array = numbers.values().iter().map(|number| labels.get(*number as usize).copied().unwrap_or(ALONE)).collect();
+        Ok(ColumnarValue::Array(Arc::new(column)))
+    };
+    create_udf("component", vec![DataType::UInt64], DataType::UInt32, Volatility::Immutable, Arc::new(label))
+}
+
+/// Whether a record is judged: copies are not, records of earlier versions, whose numbers follow, are.
+fn is_first(flags: Arc<Vec<bool>>) -> ScalarUDF {
+    let is_first = move |arguments: &[ColumnarValue]| {
+        let arrays = ColumnarValue::values_to_arrays(arguments)?;
+        let numbers = arrays[0].as_primitive::<UInt64Type>();
+        let column: Vec<bool> = numbers.values().iter().map(|number| flags.get(*number as usize).copied().unwrap_or(true)).collect();
+        Ok(ColumnarValue::Array(Arc::new(arrow::array::BooleanArray::from(column))))
+    };
+    create_udf("is_first", vec![DataType::UInt64], DataType::Boolean, Volatility::Immutable, Arc::new(is_first))
+}
+
+/// Collects the verdicts of a round.
+struct Outcome<'a> {
+    stage: Stage,
+    writer: crate::stage::TaskWriter,
+    removed: Vec<(Option<u64>, Digest, Match)>,
+    /// Number of the first pulled record.
+    first: u32,
+    pulled: &'a [KnownRecord],
+    pulled_ids: HashSet<Digest>,
+    flips: Vec<Flip>,
+}
+
+impl<'a> Outcome<'a> {
+    fn new(stage: Stage, first: u32, pulled: &'a [KnownRecord]) -> Result<Self> {
+        let writer = stage.writer(0)?;
+        let pulled_ids = pulled.iter().map(|record| record.id).collect();
+        let mut outcome = Self { stage, writer, removed: Vec::new(), first, pulled, pulled_ids, flips: Vec::new() };
+        for record in pulled {
+            if let Some(survivor) = outcome.survivor_elsewhere(record) {
+                // How similar they are was measured when it was removed; here it is only needed for its copies.
+                outcome.removed.push((None, record.id, Match { survivor, similarity: 1.0 }));
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// The survivor of a record that stays removed, because its survivor is not touched by this round.
+    fn survivor_elsewhere(&self, record: &KnownRecord) -> Option<Digest> {
+        record.survivor.filter(|survivor| !self.pulled_ids.contains(survivor))
+    }
+
+    fn pulled(&self, number: u32) -> Option<&'a KnownRecord> {
+        self.pulled.get(number.checked_sub(self.first)? as usize)
+    }
+
+    /// Whether a record needs no judgement.
+    fn is_settled(&self, number: u32) -> bool {
+        self.pulled(number).is_some_and(|record| self.survivor_elsewhere(record).is_some())
+    }
+
+    fn note(&mut self, number: u32, id: Digest, found: Option<Match>) {
+        let pulled = self.pulled(number);
+        if let Some(found) = found {
+            self.removed.push((pulled.is_none().then_some(u64::from(number)), id, found));
+        }
+        if let Some(record) = pulled.filter(|record| record.survivor.is_some() != found.is_some()) {
+            self.flips.push(Flip { record: record.clone(), now: found });
+        }
+    }
+
+    async fn cut_if_full(&mut self) -> Result<()> {
+        if self.removed.len() >= 4096 {
+            self.write().await?;
+        }
+        Ok(())
+    }
+
+    async fn write(&mut self) -> Result<()> {
+        let ordinals: UInt64Array = self.removed.iter().map(|(ordinal, _, _)| *ordinal).collect();
+        let ids = digests(self.removed.iter().map(|(_, id, _)| Some(id)))?;
+        let survivors = digests(self.removed.iter().map(|(_, _, found)| Some(&found.survivor)))?;
+        let similarities: Float64Array = self.removed.iter().map(|(_, _, found)| Some(found.similarity)).collect();
+        self.removed.clear();
+        self.writer.write(&RecordBatch::try_new(schema(), vec![Arc::new(ordinals), ids, survivors, Arc::new(similarities)])?)?;
+        if self.writer.is_full() {
+            self.writer.cut().await?;
+        }
+        Ok(())
+    }
+
+    async fn finish(mut self, quality: Option<Quality>) -> Result<Found> {
+        self.write().await?;
+        self.writer.finish().await?;
+        Ok(Found { removed: self.stage, flips: self.flips, quality })
     }
 }

@@ -8,9 +8,10 @@ use forebay_schemas::record;
 use futures::TryStreamExt;
 
 use super::{Batches, Kept, Target, in_order, session, table_name, with_fate};
-use crate::clean::image::Moments;
+use crate::clean::picture::moments::Moments;
 use crate::dedup::Fate;
 use crate::error::{Error, Kind, Result};
+use crate::stage::ORDINAL;
 
 /// What laying out a split gives.
 pub(crate) struct LaidOut {
@@ -21,17 +22,17 @@ pub(crate) struct LaidOut {
 
 /// Writes the pictures of one split, in the order of ids, to its table.
 pub(crate) async fn lay_out(kept: Kept<'_>, fate: Fate, target: &Target<'_>) -> Result<LaidOut> {
-    let Kept { engine, cleaned, tasks, ledger, progress } = kept;
-    let columns = ["ordinal", "id", "class", "width", "height", "moments", "content"];
+    let Kept { engine, cleaned, ledger, progress, .. } = kept;
+    let columns = [ORDINAL, "id", "content", "class", "width", "height", "moments"];
     // One partition: whoever takes the sorted rows is slower than the sort, and two sorts would share the memory.
-    let table = session(engine).read_table(cleaned.table(0..tasks, &columns, 1)?)?;
-    let plan = in_order(with_fate(table, &ledger.fates, fate)?)?;
+    let table = session(engine).read_table(cleaned.contents(&columns, 1)?)?;
+    let plan = in_order(with_fate(table, &ledger.fates, fate)?, kept.shard)?;
     let (classes, progress) = (ledger.classes.clone(), Arc::clone(progress));
     let make = |rows: Batches| async move {
         let (mut records, mut moments) = (0, Moments::default());
         let mut batches = plan.execute_stream().await?;
         while let Some(batch) = batches.try_next().await? {
-            for row in batch.column(5).as_fixed_size_binary().iter().flatten() {
+            for row in batch.column(6).as_fixed_size_binary().iter().flatten() {
                 moments.add_stored(row);
             }
             records += batch.num_rows() as u64;
@@ -50,13 +51,13 @@ fn to_rows(batch: &RecordBatch, classes: &[String]) -> Result<RecordBatch> {
         let label = classes.binary_search_by(|known| known.as_str().cmp(class));
         label.map(|label| label as u32).map_err(|_| Error::new(Kind::Internal, format!("class `{class}`: not among those counted")))
     };
-    let labels: Vec<u32> = batch.column(2).as_string::<i32>().iter().map(label).collect::<Result<_>>()?;
+    let labels: Vec<u32> = batch.column(3).as_string::<i32>().iter().map(label).collect::<Result<_>>()?;
     let columns = vec![
         Arc::clone(batch.column(1)),
-        Arc::clone(batch.column(6)),
+        Arc::clone(batch.column(2)),
         Arc::new(UInt32Array::from(labels)) as _,
-        Arc::clone(batch.column(3)),
         Arc::clone(batch.column(4)),
+        Arc::clone(batch.column(5)),
     ];
     Ok(RecordBatch::try_new(record::images(), columns)?)
 }

@@ -1,29 +1,34 @@
 //! From kept records to the tables of a version: encode, order, cut or lay out, measure.
 //!
-//! Rows come in the order of content ids: a shuffle of the whole dataset that does not depend on how it was read. The
-//! sort is the query engine's, which spills to disk beyond its memory. Deliberately absent: any second shuffle; that is
-//! the loader's, by seed.
+//! Rows come in the order of a hash of content and seed: a shuffle of the whole dataset that does not depend on how it
+//! was read. The sort is the query engine's, which spills to disk beyond its memory. A version that adds to another
+//! writes a part for what is new ([`amend`]). Deliberately absent: any second shuffle; that is the loader's, by seed.
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::array::{AsArray, RecordBatch, UInt64Array};
+use arrow::datatypes::{DataType, SchemaRef, UInt64Type};
 use datafusion::logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf};
 use datafusion::prelude::{DataFrame, SessionContext, col, lit};
 use datafusion::scalar::ScalarValue;
 use forebay_schemas::dataset::{TableFormat, TableRef};
+use forebay_schemas::pipeline::{Order, Shard};
 use forebay_schemas::record;
 use forebay_store::Dataset;
 use futures::StreamExt;
 use tokio::sync::mpsc;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::dedup::{Fate, Ledger};
+use crate::dedup::{Cleaned, Fate, Ledger, known::Known};
 use crate::engine::Engine;
 use crate::error::{Error, Kind, Result};
 use crate::progress::Progress;
-use crate::stage::Stage;
+use crate::stage::ORDINAL;
 
+pub(crate) mod amend;
+pub(crate) mod documents;
 pub(crate) mod images;
+pub(crate) mod index;
 pub(crate) mod ledger;
 pub(crate) mod pack;
 pub(crate) mod text;
@@ -36,10 +41,11 @@ pub(crate) const CONTENT_ROWS: usize = 64;
 #[derive(Clone, Copy)]
 pub(crate) struct Kept<'a> {
     pub(crate) engine: &'a Engine,
-    pub(crate) cleaned: &'a Stage,
-    /// Number of cleaned tasks.
-    pub(crate) tasks: usize,
+    pub(crate) shard: &'a Shard,
+    pub(crate) cleaned: &'a Cleaned,
     pub(crate) ledger: &'a Ledger,
+    /// The version that this one adds to.
+    pub(crate) known: Option<&'a Known>,
     pub(crate) progress: &'a Arc<dyn Progress>,
 }
 
@@ -108,8 +114,7 @@ pub(crate) fn table_name(fate: Fate) -> &'static str {
 
 /// A function of the plan: ordinal -> fate.
 pub(crate) fn fate_function(fates: Arc<Vec<Fate>>) -> ScalarUDF {
-    use arrow::array::{AsArray, UInt8Array};
-    use arrow::datatypes::{DataType, UInt64Type};
+    use arrow::array::UInt8Array;
     let fate = move |arguments: &[ColumnarValue]| {
         let arrays = ColumnarValue::values_to_arrays(arguments)?;
         let ordinals = arrays[0].as_primitive::<UInt64Type>();
@@ -123,12 +128,27 @@ pub(crate) fn fate_function(fates: Arc<Vec<Fate>>) -> ScalarUDF {
 /// Rows of `table` with that fate.
 pub(crate) fn with_fate(table: DataFrame, fates: &Arc<Vec<Fate>>, fate: Fate) -> Result<DataFrame> {
     let fate = lit(ScalarValue::UInt8(Some(fate as u8)));
-    Ok(table.filter(fate_function(Arc::clone(fates)).call(vec![col("ordinal")]).eq(fate))?)
+    Ok(table.filter(fate_function(Arc::clone(fates)).call(vec![col(ORDINAL)]).eq(fate))?)
 }
 
-/// The order of rows.
-pub(crate) fn in_order(table: DataFrame) -> Result<DataFrame> {
-    Ok(table.sort(vec![col("id").sort(true, false), col("ordinal").sort(true, false)])?)
+/// The rows in their order. A table in source order must have one partition.
+pub(crate) fn in_order(table: DataFrame, shard: &Shard) -> Result<DataFrame> {
+    if shard.order == Order::Source {
+        return Ok(table);
+    }
+    let place = place_function(shard.seed).call(vec![col("id")]);
+    Ok(table.sort(vec![place.sort(true, false), col("id").sort(true, false), col(ORDINAL).sort(true, false)])?)
+}
+
+/// A function of the plan: id -> place in the shuffle.
+fn place_function(seed: u64) -> ScalarUDF {
+    let place = move |arguments: &[ColumnarValue]| {
+        let arrays = ColumnarValue::values_to_arrays(arguments)?;
+        let ids = arrays[0].as_fixed_size_binary();
+        let places: UInt64Array = ids.iter().map(|id| id.map(|id| xxh3_64_with_seed(id, seed))).collect();
+        Ok(ColumnarValue::Array(Arc::new(places)))
+    };
+    create_udf("place", vec![DataType::FixedSizeBinary(32)], DataType::UInt64, Volatility::Immutable, Arc::new(place))
 }
 
 /// A session for plans that carry content.

@@ -1,72 +1,139 @@
 //! Documents to rows of a fixed number of tokens.
 //!
-//! Every document is followed by the end-of-document token, all are one stream, and a row is `length` + 1 tokens of it;
-//! the last token of a row is the first of the next, so every token but the stream's first is a target exactly once.
-//! Nothing is dropped: the last row is filled up with end-of-document tokens.
+//! Every document is followed by the end-of-document token, and a row is `length` + 1 tokens. As a stream, rows are cut
+//! wherever they are full, and the last token of a row is the first of the next, so every token but the stream's first is
+//! a target exactly once. By best fit (Ding et al. 2024), only documents longer than a row are cut, likewise with one
+//! token in common, and every row is filled up. Nothing is dropped; filling is of end-of-document tokens.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{FixedSizeListBuilder, ListBuilder, RecordBatch, UInt32Builder, UInt64Builder};
 use arrow::datatypes::{DataType, Field, SchemaRef};
+use forebay_schemas::pipeline::PackMethod;
 use forebay_schemas::record;
 
 use crate::error::Result;
 
-/// Cuts a stream of documents into rows.
+/// Makes rows of documents.
 pub(crate) struct Packer {
     length: usize,
     end: u32,
-    schema: SchemaRef,
-    row: Row,
-    /// The document of the last token, and whether it starts there.
-    last: (u64, bool),
+    layout: Layout,
     rows: Rows,
     /// Times each token occurs, the filling left out.
     counts: Vec<u64>,
     documents: u64,
+    split_documents: u64,
 }
 
+enum Layout {
+    Stream(Row),
+    BestFit(BestFit),
+}
+
+/// A row as far as it is filled.
 #[derive(Default)]
 struct Row {
     tokens: Vec<u32>,
     documents: Vec<u64>,
     starts: Vec<u32>,
+    /// The document of the last token, and whether it starts there.
+    last: (u64, bool),
 }
 
+impl Row {
+    /// Adds tokens of a document that go into the row.
+    fn add(&mut self, document: u64, tokens: &[u32], starts: bool) {
+        if starts {
+            self.starts.push(self.tokens.len() as u32);
+        }
+        // A document named last in a row is the one that goes on, also where two with one id meet.
+        if starts || self.documents.is_empty() {
+            self.documents.push(document);
+        }
+        self.tokens.extend_from_slice(tokens);
+        self.last = (document, starts && tokens.len() == 1);
+    }
+}
+
+/// Complete rows.
 struct Rows {
+    schema: SchemaRef,
     count: usize,
+    padding_tokens: u64,
     tokens: FixedSizeListBuilder<UInt32Builder>,
     documents: ListBuilder<UInt64Builder>,
     starts: ListBuilder<UInt32Builder>,
 }
 
+impl Rows {
+    fn append(&mut self, row: &Row) {
+        self.tokens.values().append_slice(&row.tokens);
+        self.tokens.append(true);
+        self.documents.values().append_slice(&row.documents);
+        self.documents.append(true);
+        self.starts.values().append_slice(&row.starts);
+        self.starts.append(true);
+        self.count += 1;
+    }
+
+    /// Appends a row that is filled up to `tokens` tokens.
+    fn append_filled(&mut self, mut row: Row, tokens: usize, end: u32) {
+        self.padding_tokens += (tokens - row.tokens.len()) as u64;
+        row.tokens.resize(tokens, end);
+        self.append(&row);
+    }
+}
+
 impl Packer {
     /// A packer of rows of `length` + 1 tokens with ids below `vocabulary`.
-    pub(crate) fn new(length: u32, end: u32, vocabulary: u32) -> Self {
+    pub(crate) fn new(method: PackMethod, length: u32, end: u32, vocabulary: u32) -> Self {
         let item = |kind| Arc::new(Field::new("item", kind, false));
         let rows = Rows {
+            schema: record::sequences(length as usize),
             count: 0,
+            padding_tokens: 0,
             tokens: FixedSizeListBuilder::new(UInt32Builder::new(), length as i32 + 1).with_field(item(DataType::UInt32)),
             documents: ListBuilder::new(UInt64Builder::new()).with_field(item(DataType::UInt64)),
             starts: ListBuilder::new(UInt32Builder::new()).with_field(item(DataType::UInt32)),
         };
-        Self {
-            length: length as usize,
-            end,
-            schema: record::sequences(length as usize),
-            row: Row::default(),
-            last: (0, false),
-            rows,
-            counts: vec![0; vocabulary as usize],
-            documents: 0,
-        }
+        let layout = match method {
+            PackMethod::Stream => Layout::Stream(Row::default()),
+            PackMethod::BestFit => Layout::BestFit(BestFit::default()),
+        };
+        let counts = vec![0; vocabulary as usize];
+        Self { length: length as usize, end, layout, rows, counts, documents: 0, split_documents: 0 }
     }
 
     /// Adds a document and the token that ends it.
     pub(crate) fn push(&mut self, document: u64, tokens: &[u32]) {
         self.documents += 1;
-        self.put(document, tokens, true);
-        self.put(document, &[self.end], tokens.is_empty());
+        let mut whole = Vec::with_capacity(tokens.len() + 1);
+        whole.extend_from_slice(tokens);
+        whole.push(self.end);
+        for token in &whole {
+            if let Some(count) = self.counts.get_mut(*token as usize) {
+                *count += 1;
+            }
+        }
+        self.push_piece(document, &whole, true);
+    }
+
+    /// Adds a part of a document as it stood in another row. It counts neither as a document nor are its tokens counted:
+    /// they were.
+    pub(crate) fn push_piece(&mut self, document: u64, tokens: &[u32], starts: bool) {
+        let room = self.length + 1;
+        match &mut self.layout {
+            Layout::Stream(row) => stream(row, &mut self.rows, room, document, tokens, starts),
+            Layout::BestFit(best_fit) => {
+                self.split_documents += u64::from(tokens.len() > room);
+                best_fit.push(document, tokens, starts, room);
+                if best_fit.tokens >= WINDOW_ROWS * room {
+                    best_fit.flush(&mut self.rows, room, self.end);
+                }
+            }
+        }
     }
 
     /// Complete rows not yet taken.
@@ -82,15 +149,16 @@ impl Packer {
             Arc::new(self.rows.documents.finish()) as _,
             Arc::new(self.rows.starts.finish()) as _,
         ];
-        Ok(RecordBatch::try_new(Arc::clone(&self.schema), columns)?)
+        Ok(RecordBatch::try_new(Arc::clone(&self.rows.schema), columns)?)
     }
 
-    /// Fills up the last row, so that [`Self::take`] gives it.
+    /// Fills up what is left, so that [`Self::take`] gives it.
     pub(crate) fn fill(&mut self) {
-        if !self.row.tokens.is_empty() {
-            self.row.tokens.resize(self.length + 1, self.end);
-            self.flush();
-            self.row = Row::default();
+        let room = self.length + 1;
+        match &mut self.layout {
+            Layout::Stream(row) if row.tokens.is_empty() => {}
+            Layout::Stream(row) => self.rows.append_filled(std::mem::take(row), room, self.end),
+            Layout::BestFit(best_fit) => best_fit.flush(&mut self.rows, room, self.end),
         }
     }
 
@@ -104,48 +172,88 @@ impl Packer {
         &self.counts
     }
 
-    fn put(&mut self, document: u64, mut tokens: &[u32], mut starts: bool) {
-        for token in tokens {
-            if let Some(count) = self.counts.get_mut(*token as usize) {
-                *count += 1;
-            }
+    /// Tokens of filling in the rows so far.
+    pub(crate) fn padding_tokens(&self) -> u64 {
+        self.rows.padding_tokens
+    }
+
+    /// Documents that were cut though rows are not: they are longer than one.
+    pub(crate) fn split_documents(&self) -> u64 {
+        self.split_documents
+    }
+}
+
+/// Adds tokens to the stream.
+fn stream(row: &mut Row, rows: &mut Rows, room: usize, document: u64, mut tokens: &[u32], mut starts: bool) {
+    while !tokens.is_empty() {
+        // A full row waits for the token after it: without one there is no next row.
+        if row.tokens.len() == room {
+            rows.append(row);
+            let (last, (document, is_start)) = (row.tokens[room - 1], row.last);
+            *row = Row::default();
+            row.tokens.push(last);
+            row.documents.push(document);
+            row.starts.extend(is_start.then_some(0));
         }
-        while !tokens.is_empty() {
-            // A full row waits for the token after it: without one there is no next row.
-            if self.row.tokens.len() > self.length {
-                self.flush();
+        let (now, later) = tokens.split_at(tokens.len().min(room - row.tokens.len()));
+        row.add(document, now, starts);
+        starts = false;
+        tokens = later;
+    }
+}
+
+/// Rows of documents that are fitted at a time: more fit better, and are held in memory.
+const WINDOW_ROWS: usize = 1024;
+
+/// Documents that wait to be fitted.
+#[derive(Default)]
+struct BestFit {
+    pieces: Vec<(u64, Vec<u32>, bool)>,
+    tokens: usize,
+}
+
+impl BestFit {
+    fn push(&mut self, document: u64, tokens: &[u32], starts: bool, room: usize) {
+        let mut from = 0;
+        loop {
+            let to = tokens.len().min(from + room);
+            self.pieces.push((document, tokens[from..to].to_vec(), starts && from == 0));
+            self.tokens += to - from;
+            if to == tokens.len() {
+                return;
             }
-            let (now, later) = tokens.split_at(tokens.len().min(self.length + 1 - self.row.tokens.len()));
-            if starts {
-                self.row.starts.push(self.row.tokens.len() as u32);
-            }
-            // A document named last in a row is the one that goes on, also where two with one id meet.
-            if starts || self.row.documents.is_empty() {
-                self.row.documents.push(document);
-            }
-            self.row.tokens.extend_from_slice(now);
-            self.last = (document, starts && now.len() == 1);
-            starts = false;
-            tokens = later;
+            // The last token of a piece is the first of the next, so that it is a target once and context once.
+            from = to - 1;
         }
     }
 
-    fn flush(&mut self) {
-        let Some(last) = self.row.tokens.last().copied() else { return };
-        self.rows.tokens.values().append_slice(&self.row.tokens);
-        self.rows.tokens.append(true);
-        self.rows.documents.values().append_slice(&self.row.documents);
-        self.rows.documents.append(true);
-        self.rows.starts.values().append_slice(&self.row.starts);
-        self.rows.starts.append(true);
-        self.rows.count += 1;
-        let (document, is_start) = self.last;
-        self.row.tokens.clear();
-        self.row.tokens.push(last);
-        self.row.documents.clear();
-        self.row.documents.push(document);
-        self.row.starts.clear();
-        self.row.starts.extend(is_start.then_some(0));
+    /// Puts each piece, the longest first, into the row where it leaves the least room.
+    fn flush(&mut self, rows: &mut Rows, room: usize, end: u32) {
+        self.tokens = 0;
+        let mut pieces = std::mem::take(&mut self.pieces);
+        pieces.sort_by_key(|(_, tokens, _)| std::cmp::Reverse(tokens.len()));
+        let mut open: Vec<Row> = Vec::new();
+        let mut by_room: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for (document, tokens, starts) in pieces {
+            let place = match by_room.range_mut(tokens.len()..).next().map(|(room, places)| (*room, places.pop())) {
+                Some((left, Some(place))) => {
+                    if by_room.get(&left).is_some_and(Vec::is_empty) {
+                        by_room.remove(&left);
+                    }
+                    place
+                }
+                _ => {
+                    open.push(Row::default());
+                    open.len() - 1
+                }
+            };
+            open[place].add(document, &tokens, starts);
+            let left = room - open[place].tokens.len();
+            if left > 0 {
+                by_room.entry(left).or_default().push(place);
+            }
+        }
+        open.into_iter().for_each(|row| rows.append_filled(row, room, end));
     }
 }
 
@@ -159,8 +267,8 @@ mod tests {
 
     type PackedRow = (Vec<u32>, Vec<u64>, Vec<u32>);
 
-    fn pack(length: u32, documents: &[Vec<u32>]) -> (Vec<PackedRow>, Packer) {
-        let mut packer = Packer::new(length, 0, 100);
+    fn pack(method: PackMethod, length: u32, documents: &[Vec<u32>]) -> (Vec<PackedRow>, Packer) {
+        let mut packer = Packer::new(method, length, 0, 100);
         for (id, tokens) in documents.iter().enumerate() {
             packer.push(id as u64, tokens);
         }
@@ -176,9 +284,9 @@ mod tests {
 
     #[test]
     fn rows_overlap_by_one_token_and_the_last_is_filled() {
-        let (rows, _) = pack(4, &[vec![1, 2, 3], vec![4, 5], vec![6]]);
+        let (rows, _) = pack(PackMethod::Stream, 4, &[vec![1, 2, 3], vec![4, 5], vec![6]]);
         assert_eq!(rows, [(vec![1, 2, 3, 0, 4], vec![0, 1], vec![0, 4]), (vec![4, 5, 0, 6, 0], vec![1, 2], vec![0, 3])]);
-        let (rows, _) = pack(4, &[vec![1]]);
+        let (rows, _) = pack(PackMethod::Stream, 4, &[vec![1]]);
         assert_eq!(rows, [(vec![1, 0, 0, 0, 0], vec![0], vec![0])]);
     }
 
@@ -188,7 +296,7 @@ mod tests {
             length in 8u32..20,
             documents in prop::collection::vec(prop::collection::vec(1u32..100, 0..40), 1..20),
         ) {
-            let (rows, packer) = pack(length, &documents);
+            let (rows, packer) = pack(PackMethod::Stream, length, &documents);
             let stream: Vec<(u32, usize, bool)> = documents
                 .iter()
                 .enumerate()
@@ -209,6 +317,44 @@ mod tests {
             }
             prop_assert_eq!(packer.documents(), documents.len() as u64);
             prop_assert_eq!(packer.counts().iter().sum::<u64>(), stream.len() as u64);
+        }
+    }
+
+    #[test]
+    fn best_fit_cuts_only_what_is_longer_than_a_row() {
+        let (rows, packer) = pack(PackMethod::BestFit, 4, &[vec![1], vec![2, 2, 2], vec![3; 6], vec![4, 4]]);
+        // With their ends: 2, 4, 7 (cut into 5 and 3) and 3 tokens, in rows of 5.
+        let expected = [
+            (vec![3, 3, 3, 3, 3], vec![2], vec![0]),
+            (vec![2, 2, 2, 0, 0], vec![1], vec![0]),
+            (vec![3, 3, 0, 1, 0], vec![2, 0], vec![3]),
+            (vec![4, 4, 0, 0, 0], vec![3], vec![0]),
+        ];
+        assert_eq!(rows, expected);
+        assert_eq!((packer.split_documents(), packer.padding_tokens()), (1, 3));
+    }
+
+    proptest! {
+        #[test]
+        fn best_fit_loses_nothing(
+            length in 8u32..20,
+            documents in prop::collection::vec(prop::collection::vec(1u32..100, 0..60), 1..20),
+        ) {
+            let (rows, packer) = pack(PackMethod::BestFit, length, &documents);
+            let tokens: usize = documents.iter().map(|tokens| tokens.len() + 1).sum();
+            let cuts: usize = documents.iter().map(|tokens| (tokens.len() + 1).saturating_sub(2) / length as usize).sum();
+            let room = length as usize + 1;
+            prop_assert_eq!(rows.len() * room, tokens + cuts + packer.padding_tokens() as usize);
+            // Every document is found whole, or its pieces one token over another.
+            for (id, tokens) in documents.iter().enumerate().filter(|(_, tokens)| tokens.len() < room) {
+                let whole: Vec<u32> = tokens.iter().copied().chain([0]).collect();
+                let holding = rows.iter().filter(|(_, ids, _)| ids.contains(&(id as u64))).collect::<Vec<_>>();
+                prop_assert_eq!(holding.len(), 1);
+                let (row, ids, starts) = holding[0];
+                let continues = usize::from(starts.first() != Some(&0));
+                let at = starts[ids.iter().position(|found| *found == id as u64).expect("held") - continues] as usize;
+                prop_assert_eq!(&row[at..at + whole.len()], &whole[..]);
+            }
         }
     }
 }

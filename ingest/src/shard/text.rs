@@ -1,6 +1,6 @@
 //! Text: sample, encode and pack the kept records.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{Array, ArrayRef, AsArray, LargeBinaryBuilder};
@@ -8,15 +8,17 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt64Type};
 use datafusion::logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf};
 use datafusion::prelude::{col, lit};
 use forebay_schemas::dataset::TableRef;
+use forebay_schemas::pipeline::PackMethod;
 use forebay_schemas::record;
 use futures::{StreamExt, TryStreamExt};
 use tokenizers::Tokenizer;
 
+use super::amend::Piece;
 use super::pack::Packer;
 use super::{Batches, Kept, Target, fate_function, in_order, session, table_name, with_fate};
 use crate::dedup::{Fate, digest};
 use crate::error::Result;
-use crate::stage::{ObjectWriter, Stage};
+use crate::stage::{ORDINAL, Part, Stage};
 use crate::tokenizer::encode::Encoder;
 
 const ROWS_AT_A_TIME: usize = 1024;
@@ -24,7 +26,7 @@ const ROWS_AT_A_TIME: usize = 1024;
 /// Columns of an encoded document; tokens are little-endian numbers of [`width`] bytes.
 pub(crate) fn schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
-        Field::new("ordinal", DataType::UInt64, false),
+        Field::new("record", DataType::UInt64, false),
         Field::new("id", DataType::FixedSizeBinary(32), true),
         Field::new("tokens", DataType::LargeBinary, false),
     ]))
@@ -32,73 +34,69 @@ pub(crate) fn schema() -> SchemaRef {
 
 /// Training documents in the order of ids until `sample_bytes` of raw text are reached.
 pub(crate) async fn sample(kept: Kept<'_>, sample_bytes: u64) -> Result<Vec<String>> {
-    let Kept { engine, cleaned, tasks, ledger, .. } = kept;
-    let mut documents = Vec::new();
-    for batch in &ledger.batches {
-        let (ordinals, ids) = (batch.column(0).as_primitive::<UInt64Type>(), batch.column(2).as_fixed_size_binary());
-        let bytes = batch.column(7).as_primitive::<UInt64Type>();
-        for row in 0..batch.num_rows() {
-            if ledger.fates[ordinals.value(row) as usize] == Fate::Train {
-                documents.push((digest(ids.value(row))?, ordinals.value(row), bytes.value(row)));
-            }
-        }
-    }
-    documents.sort_unstable();
+    let Kept { engine, cleaned, ledger, .. } = kept;
+    let session = engine.session(8192);
+    let table = session.read_table(cleaned.verdicts(&[ORDINAL, "bytes", "id"], engine.threads())?)?;
+    let sorted = with_fate(table, &ledger.fates, Fate::Train)?.sort(vec![col("id").sort(true, false), col(ORDINAL).sort(true, false)])?;
+    let mut batches = engine.stream(sorted).await?;
     let mut left = sample_bytes;
     let mut chosen: HashMap<u64, usize> = HashMap::new();
-    for (place, (_, ordinal, bytes)) in documents.into_iter().enumerate() {
-        if left == 0 {
-            break;
-        }
-        chosen.insert(ordinal, place);
-        left = left.saturating_sub(bytes);
-    }
-    let table = session(engine).read_table(cleaned.table(0..tasks, &["ordinal", "text"], engine.threads())?)?;
-    let texts = engine.run(async move {
-        let mut batches = table.execute_stream().await?;
-        let mut texts = Vec::with_capacity(chosen.len());
-        while let Some(batch) = batches.try_next().await? {
-            let (ordinals, column) = (batch.column(0).as_primitive::<UInt64Type>(), batch.column(1).as_string::<i64>());
-            for row in 0..batch.num_rows() {
-                if let Some(place) = chosen.get(&ordinals.value(row)) {
-                    texts.push((*place, column.value(row).to_owned()));
-                }
+    while let Some(batch) = batches.try_next().await?.filter(|_| left > 0) {
+        let (ordinals, bytes) = (batch.column(0).as_primitive::<UInt64Type>(), batch.column(1).as_primitive::<UInt64Type>());
+        for (ordinal, bytes) in ordinals.values().iter().zip(bytes.values()) {
+            if left > 0 {
+                chosen.insert(*ordinal, chosen.len());
+                left = left.saturating_sub(*bytes);
             }
         }
-        texts.sort_unstable();
-        Ok(texts.into_iter().map(|(_, text)| text).collect())
-    });
-    texts.await
+    }
+    drop(batches);
+    let table = super::session(engine).read_table(cleaned.contents(&[ORDINAL, "text"], engine.threads())?)?;
+    let mut batches = engine.stream(table).await?;
+    let mut texts = Vec::with_capacity(chosen.len());
+    while let Some(batch) = batches.try_next().await? {
+        let (ordinals, column) = (batch.column(0).as_primitive::<UInt64Type>(), batch.column(1).as_string::<i64>());
+        for row in 0..batch.num_rows() {
+            if let Some(place) = chosen.get(&ordinals.value(row)) {
+                texts.push((*place, column.value(row).to_owned()));
+            }
+        }
+    }
+    texts.sort_unstable();
+    Ok(texts.into_iter().map(|(_, text)| text).collect())
 }
 
-/// Encodes the kept documents of all tasks that are not done yet, each to one object of `encoded`.
+/// Encodes the kept documents of all tasks that are not done yet.
 pub(crate) async fn encode(kept: Kept<'_>, encoded: &Stage, tokenizer: &Tokenizer, width: usize) -> Result<()> {
-    let Kept { engine, cleaned, tasks, ledger, progress } = kept;
-    let done = encoded.done().await?;
+    let Kept { engine, cleaned, ledger, progress, .. } = kept;
+    let done: HashSet<usize> = encoded.done().await?.iter().map(|part| part.task).collect();
     let encoders = Arc::new(Encoders { tokenizer: tokenizer.clone(), idle: Mutex::default() });
-    let one = |task: usize| {
-        let encoders = Arc::clone(&encoders);
+    let one = |parts: &[Part]| {
+        let (encoders, task) = (Arc::clone(&encoders), parts[0].task);
+        let table = cleaned.contents.table(parts, &[ORDINAL, "id", "text"], 1);
         async move {
-            let fate = fate_function(Arc::clone(&ledger.fates)).call(vec![col("ordinal")]);
-            let table = session(engine).read_table(cleaned.table(task..task + 1, &["ordinal", "id", "text"], 1)?)?;
+            let fate = fate_function(Arc::clone(&ledger.fates)).call(vec![col(ORDINAL)]);
             let tokens = function(encoders, width).call(vec![col("text")]);
-            let plan =
-                table.filter(fate.not_eq(lit(Fate::LeftOut as u8)))?.select(vec![col("ordinal"), col("id"), tokens.alias("tokens")])?;
+            let columns = vec![col(ORDINAL).alias("record"), col("id"), tokens.alias("tokens")];
+            let plan = session(engine).read_table(table?)?.filter(fate.not_eq(lit(Fate::LeftOut as u8)))?.select(columns)?;
             let (schema, progress) = (Arc::clone(encoded.schema()), Arc::clone(progress));
-            let bytes = engine.run(async move {
-                let mut writer = ObjectWriter::new(&schema)?;
+            let mut writer = encoded.writer(task)?;
+            let work = engine.run(async move {
                 let mut batches = plan.execute_stream().await?;
                 while let Some(batch) = batches.try_next().await? {
-                    let batch = arrow::array::RecordBatch::try_new(Arc::clone(&schema), batch.columns().to_vec())?;
-                    writer.write(&batch)?;
+                    writer.write(&arrow::array::RecordBatch::try_new(Arc::clone(&schema), batch.columns().to_vec())?)?;
                     progress.advance(batch.num_rows() as u64);
+                    if writer.is_full() {
+                        writer.cut().await?;
+                    }
                 }
-                writer.finish()
+                writer.finish().await
             });
-            encoded.put(task, bytes.await?).await
+            work.await
         }
     };
-    let missing = (0..tasks).filter(|task| !done.contains(task)).map(one);
+    let tasks = cleaned.content_parts.chunk_by(|a, b| a.task == b.task);
+    let missing: Vec<_> = tasks.filter(|parts| !done.contains(&parts[0].task)).map(one).collect();
     futures::stream::iter(missing).buffer_unordered(engine.threads()).try_collect().await
 }
 
@@ -106,18 +104,32 @@ pub(crate) async fn encode(kept: Kept<'_>, encoded: &Stage, tokenizer: &Tokenize
 pub(crate) struct Packed {
     pub(crate) table: TableRef,
     pub(crate) documents: u64,
-    /// Times each token occurs, the filling of the last row left out.
+    /// Times each token occurs, filling left out.
     pub(crate) counts: Vec<u64>,
+    pub(crate) padding_tokens: u64,
+    pub(crate) split_documents: u64,
     /// Tokens of each document, its end left out, by ordinal.
-    pub(crate) lengths: Vec<(u64, u64)>,
+    pub(crate) lengths: Vec<(u32, u32)>,
 }
 
-/// How tokens are cut: length of a sample, the token that ends a document, number of ids, bytes of a stored id.
+/// How tokens are cut.
 #[derive(Clone, Copy)]
 pub(crate) struct Cut {
+    pub(crate) method: PackMethod,
+    /// Length of a sample.
     pub(crate) length: u32,
+    /// The token that ends a document.
     pub(crate) end: u32,
+    /// Number of token ids.
     pub(crate) vocabulary: u32,
+}
+
+/// What goes into a table before the records of the job: pieces of documents whose row was deleted, and documents that
+/// are kept again, as tokens.
+#[derive(Default)]
+pub(crate) struct Before {
+    pub(crate) pieces: Vec<Piece>,
+    pub(crate) revived: Vec<(u64, Vec<u32>)>,
 }
 
 /// Bytes of a stored token id.
@@ -125,15 +137,18 @@ pub(crate) fn width(vocabulary: u32) -> usize {
     if vocabulary <= 1 << 16 { 2 } else { 4 }
 }
 
-/// Packs the documents of one split, in the order of ids, to its table.
-pub(crate) async fn pack(kept: Kept<'_>, encoded: &Stage, fate: Fate, cut: Cut, target: &Target<'_>) -> Result<Packed> {
-    let Kept { engine, tasks, ledger, .. } = kept;
+/// Packs the documents of one split to its table.
+pub(crate) async fn pack(kept: Kept<'_>, encoded: &Stage, before: Before, fate: Fate, cut: Cut, target: &Target<'_>) -> Result<Packed> {
+    let Kept { engine, ledger, .. } = kept;
     // One partition: whoever takes the sorted rows is slower than the sort, and two sorts would share the memory.
-    let table = session(engine).read_table(encoded.table(0..tasks, &["ordinal", "id", "tokens"], 1)?)?;
-    let plan = in_order(with_fate(table, &ledger.fates, fate)?)?;
+    let table = session(engine).read_table(encoded.table(&encoded.done().await?, &["record", "id", "tokens"], 1)?)?;
+    let table = table.select(vec![col("record").alias(ORDINAL), col("id"), col("tokens")])?;
+    let plan = in_order(with_fate(table, &ledger.fates, fate)?, kept.shard)?;
     let progress = Arc::clone(kept.progress);
     let make = |rows: Batches| async move {
-        let mut packer = Packer::new(cut.length, cut.end, cut.vocabulary);
+        let mut packer = Packer::new(cut.method, cut.length, cut.end, cut.vocabulary);
+        before.pieces.iter().for_each(|(document, tokens, starts)| packer.push_piece(*document, tokens, *starts));
+        before.revived.iter().for_each(|(document, tokens)| packer.push(*document, tokens));
         let mut lengths = Vec::new();
         let mut tokens = Vec::new();
         let mut batches = plan.execute_stream().await?;
@@ -143,7 +158,7 @@ pub(crate) async fn pack(kept: Kept<'_>, encoded: &Stage, fate: Fate, cut: Cut, 
             for row in 0..batch.num_rows() {
                 read_tokens(stored.value(row), width(cut.vocabulary), &mut tokens);
                 packer.push(digest(ids.value(row))?.as_u64(), &tokens);
-                lengths.push((ordinals.value(row), tokens.len() as u64));
+                lengths.push((ordinals.value(row) as u32, tokens.len() as u32));
                 if packer.ready() >= ROWS_AT_A_TIME {
                     rows.send(packer.take()?).await?;
                 }
@@ -154,11 +169,12 @@ pub(crate) async fn pack(kept: Kept<'_>, encoded: &Stage, fate: Fate, cut: Cut, 
         if packer.ready() > 0 {
             rows.send(packer.take()?).await?;
         }
-        Ok((packer.documents(), packer.counts().to_vec(), lengths))
+        let sums = (packer.padding_tokens(), packer.split_documents());
+        Ok((packer.documents(), packer.counts().to_vec(), sums, lengths))
     };
-    let (table, (documents, counts, lengths)) =
+    let (table, (documents, counts, (padding_tokens, split_documents), lengths)) =
         target.write(engine, table_name(fate), record::sequences(cut.length as usize), make).await?;
-    Ok(Packed { table, documents, counts, lengths })
+    Ok(Packed { table, documents, counts, padding_tokens, split_documents, lengths })
 }
 
 /// Entropy of the frequencies in nats.

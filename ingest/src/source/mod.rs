@@ -1,8 +1,10 @@
-//! The raw objects of a source and the records in them.
+//! The raw objects of a source.
 //!
-//! Promises: objects and records come in the order of their keys, so that a record's ordinal is a function of the input;
-//! what cannot be read becomes a record with a fault, never a gap. Deliberately absent: content; `read` streams that.
+//! Promises: objects come in the order of their keys, and records in the order in which they lie in them, so that a
+//! record's ordinal is a function of the input; what cannot be read becomes a record with a fault, never a gap.
+//! Deliberately absent: content; `read` streams that.
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -10,45 +12,49 @@ use forebay_schemas::dataset::Modality;
 use forebay_schemas::id::Digest;
 use forebay_schemas::pipeline;
 use forebay_store::Location;
-use futures::{StreamExt, TryStreamExt};
+use futures::TryStreamExt;
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::clean::Rejection;
 use crate::error::{Error, Kind, Result};
 use crate::progress::{Progress, Unit};
 
-mod archive;
+mod container;
+mod fault;
+mod format;
+mod open;
+pub(crate) mod raw;
 pub(crate) mod read;
 
 const TEXT: [&str; 27] = [
     "rs", "py", "c", "h", "cc", "cpp", "hpp", "java", "go", "js", "ts", "rb", "php", "cs", "swift", "kt", "scala", "sh", "sql", "lua", "r",
     "jl", "hs", "md", "rst", "txt", "tex",
 ];
-const IMAGES: [&str; 3] = ["jpg", "jpeg", "png"];
+/// Formats of text that hold many records, or need more than a character set to be read.
+const TEXT_FORMATS: [&str; 13] =
+    ["jsonl", "ndjson", "json", "csv", "tsv", "parquet", "html", "htm", "xhtml", "xml", "warc", "arc", "lance"];
+const IMAGES: [&str; 6] = ["jpg", "jpeg", "png", "webp", "gif", "bmp"];
+const ARCHIVES: [&str; 3] = ["tar", "zip", "tgz"];
+const CODECS: [&str; 4] = ["gz", "zst", "bz2", "xz"];
 
-/// How the key of an archive ends.
-const ARCHIVE: &str = ".tar";
-const ARCHIVES_AT_A_TIME: usize = 4;
-
-/// How many raw bytes and records one task of cleaning takes.
+/// How many raw bytes and objects one task of cleaning takes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TaskSize {
     pub(crate) bytes: u64,
-    pub(crate) records: usize,
+    pub(crate) objects: usize,
 }
 
 impl Default for TaskSize {
-    /// Some seconds of work and one object of output.
+    /// Some seconds of work.
     fn default() -> Self {
-        Self { bytes: 32 << 20, records: 8192 }
+        Self { bytes: 32 << 20, objects: 8192 }
     }
 }
 
 /// One raw object.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Object {
     pub(crate) key: String,
     pub(crate) size: u64,
@@ -57,31 +63,21 @@ pub(crate) struct Object {
     pub(crate) path: Path,
 }
 
-/// One raw record: an object, or a member of an archive.
-#[derive(Clone, Debug)]
-pub(crate) struct Record {
-    pub(crate) key: String,
-    /// Index of the object.
-    pub(crate) object: usize,
-    /// Its bytes in the object.
-    pub(crate) range: Range<u64>,
-    /// Why it cannot be read, where that is known before reading.
-    pub(crate) fault: Option<Rejection>,
-}
-
 /// A listed source.
 #[derive(Debug)]
 pub(crate) struct Source {
-    pub(crate) url: String,
+    pub(crate) settings: pipeline::Source,
     pub(crate) store: Arc<dyn ObjectStore>,
     /// Whether a failure to read is the file's own rather than the network's.
     pub(crate) local: bool,
+    /// All objects.
     pub(crate) objects: Vec<Object>,
-    pub(crate) records: Vec<Record>,
+    /// Those that are to be read, a part of all.
+    pub(crate) fresh: Vec<Object>,
 }
 
 impl Source {
-    /// Lists the objects that match, and the records in them.
+    /// Lists the objects that match.
     pub(crate) async fn list(settings: &pipeline::Source, progress: &dyn Progress) -> Result<Self> {
         progress.stage("list", None, Unit::Records);
         let location = Location::open(&settings.url).await?;
@@ -111,40 +107,22 @@ impl Source {
             let message = format!("source `{}`: found nothing that matches, expected a folder with files or one file", settings.url);
             return Err(Error::new(Kind::Invalid, message));
         }
-        let mut source = Self { url: settings.url.clone(), store, local, objects, records: Vec::new() };
-        source.records = source.expand(settings, progress).await?;
-        Ok(source)
+        Ok(Self { settings: settings.clone(), store, local, fresh: objects.clone(), objects })
     }
 
-    /// The records in the objects, those of archives from their headers.
-    async fn expand(&self, settings: &pipeline::Source, progress: &dyn Progress) -> Result<Vec<Record>> {
-        let wanted = usual(settings.modality)?;
-        let archives = (0..self.objects.len()).filter(|index| self.objects[*index].key.ends_with(ARCHIVE));
-        let lists = archives.map(|index| {
-            let (store, object, wanted) = (Arc::clone(&self.store), self.objects[index].clone(), wanted.clone());
-            archive::members(store, object, index, wanted)
-        });
-        let mut lists = futures::stream::iter(lists).buffered(ARCHIVES_AT_A_TIME);
-        let mut records = Vec::with_capacity(self.objects.len());
-        // In the order of objects, so that a record's ordinal depends on nothing but the keys.
-        for (index, object) in self.objects.iter().enumerate() {
-            if !object.key.ends_with(ARCHIVE) {
-                records.push(Record { key: object.key.clone(), object: index, range: 0..object.size, fault: None });
-            } else if let Some(members) = lists.try_next().await? {
-                progress.advance(members.len() as u64);
-                records.extend(members);
-            }
+    /// Leaves out of what is to be read the objects of an earlier list. False, and nothing is left out, unless all of
+    /// that list are still there as they were: what came from an object that is gone cannot be taken back one by one.
+    pub(crate) fn skip(&mut self, earlier: &[u8]) -> Result<bool> {
+        let malformed = |error| Error::with_source(Kind::Corrupt, "the list of an earlier version's inputs is malformed", error);
+        let lines = earlier.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        let known: HashSet<Object> = lines.map(serde_json::from_slice).collect::<std::result::Result<_, _>>().map_err(malformed)?;
+        let is_known = |object: &Object| known.contains(&Object { path: Path::default(), ..object.clone() });
+        let fresh: Vec<Object> = self.objects.iter().filter(|object| !is_known(object)).cloned().collect();
+        if fresh.len() + known.len() != self.objects.len() {
+            return Ok(false);
         }
-        for record in &mut records {
-            let size = record.range.end - record.range.start;
-            if record.fault.is_none() && size > settings.max_record.0 {
-                record.fault = Some(Rejection::new("too_large", format!("{size} bytes")));
-            }
-        }
-        if records.is_empty() {
-            return Err(Error::new(Kind::Invalid, format!("source `{}`: found no record in its archives", self.url)));
-        }
-        Ok(records)
+        self.fresh = fresh;
+        Ok(true)
     }
 
     /// The objects, one JSON object a line; its digest is that of the inputs.
@@ -162,13 +140,13 @@ impl Source {
         self.objects.iter().map(|object| object.size).sum()
     }
 
-    /// All records, cut into runs of about `size`.
+    /// The objects that are to be read, cut into runs of about `size`.
     pub(crate) fn tasks(&self, size: TaskSize) -> Vec<Range<usize>> {
         let mut tasks = Vec::new();
         let (mut start, mut bytes) = (0, 0);
-        for (index, record) in self.records.iter().enumerate() {
-            bytes += record.range.end - record.range.start;
-            if bytes >= size.bytes || index + 1 - start >= size.records || index + 1 == self.records.len() {
+        for (index, object) in self.fresh.iter().enumerate() {
+            bytes += object.size;
+            if bytes >= size.bytes || index + 1 - start >= size.objects || index + 1 == self.fresh.len() {
                 tasks.push(start..index + 1);
                 (start, bytes) = (index + 1, 0);
             }
@@ -177,20 +155,9 @@ impl Source {
     }
 }
 
-/// The reason of a fault of this module, as it comes back from the column it was written to.
-pub(crate) fn known_reason(reason: &str) -> &'static str {
-    const REASONS: [&str; 4] = ["unreadable", "too_large", "corrupt_archive", "not_a_file"];
-    REASONS.into_iter().find(|known| *known == reason).unwrap_or("unreadable")
-}
-
 /// A set of globs of a setting, in which `*` stops at `/`.
 pub(crate) fn globs(setting: &str, patterns: &[String]) -> Result<GlobSet> {
     set(setting, patterns.iter().map(String::as_str), false)
-}
-
-/// The path of a record in its archive; none for a record that is an object itself.
-pub(crate) fn path_in_archive(key: &str) -> Option<&str> {
-    key.split_once(".tar#").map(|(_, member)| member)
 }
 
 /// The digest that names the inputs.
@@ -199,11 +166,11 @@ pub(crate) fn digest(manifest: &[u8]) -> Digest {
 }
 
 fn usual(modality: Modality) -> Result<GlobSet> {
-    let (extensions, archives): (&[&str], &str) = match modality {
-        Modality::Text => (&TEXT, ""),
-        Modality::Images => (&IMAGES, ",tar"),
+    let extensions = match modality {
+        Modality::Text => [&TEXT[..], &TEXT_FORMATS, &ARCHIVES].concat(),
+        Modality::Images => [&IMAGES[..], &ARCHIVES, &["parquet"]].concat(),
     };
-    let pattern = format!("**/*.{{{}{archives}}}", extensions.join(","));
+    let pattern = format!("**/*.{{{}}}{{,.{}}}", extensions.join(","), CODECS.join(",."));
     set("source.include", [pattern.as_str()].into_iter(), true)
 }
 
@@ -211,7 +178,8 @@ fn set<'a>(setting: &str, patterns: impl Iterator<Item = &'a str>, any_case: boo
     let invalid = |error: globset::Error| Error::with_source(Kind::Invalid, format!("setting `{setting}`: expected globs"), error);
     let mut builder = GlobSetBuilder::new();
     for pattern in patterns {
-        builder.add(GlobBuilder::new(pattern).literal_separator(true).case_insensitive(any_case).build().map_err(invalid)?);
+        let glob = GlobBuilder::new(pattern).literal_separator(true).case_insensitive(any_case).empty_alternates(true).build();
+        builder.add(glob.map_err(invalid)?);
     }
     builder.build().map_err(invalid)
 }

@@ -1,12 +1,14 @@
-//! Raw records as a partition of a plan: the bytes of one task, read ahead and in order.
+//! Raw records as a partition of a plan: those of one task, in order.
 //!
-//! Reads run on the I/O runtime, some at a time, and wait when the plan is slower: at most a few batches are held. A
-//! file that cannot be read is a record with a fault; a network that fails is an error.
+//! Small objects are fetched some at a time and ahead, large ones streamed; a thread that may block reads records out of
+//! them and waits when the plan is slower, so at most a few batches are held. A file that cannot be read is a record with
+//! a fault; a network that fails is an error. Deliberately absent: what formats there are; `open` knows.
 
-use std::ops::Range;
+use std::io::{self, Cursor, Read};
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
-use arrow::array::{LargeBinaryBuilder, RecordBatch, StringBuilder, UInt64Builder};
+use arrow::array::{LargeBinaryBuilder, RecordBatch, StringBuilder, UInt8Builder, UInt64Builder};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use bytes::Bytes;
 use datafusion::error::DataFusionError;
@@ -14,27 +16,40 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
 use futures::StreamExt;
-use object_store::ObjectStoreExt;
+use futures::stream::BoxStream;
+use object_store::{GetResultPayload, ObjectStoreExt};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
-use super::{Record, Source};
+use super::raw::{Content, RawRecord};
+use super::{Object, Source, open};
 use crate::clean::Rejection;
 use crate::error::{Error, Kind, Result};
 
-const READS_AT_A_TIME: usize = 16;
-const BATCH_BYTES: usize = 4 << 20;
+const FETCHES_AT_A_TIME: usize = 16;
+/// Larger objects are streamed.
+const FETCH_BYTES: u64 = 1 << 20;
+const BATCH_BYTES: usize = 2 << 20;
 const BATCH_RECORDS: usize = 512;
-/// Neighbouring members of an archive are read together up to this size.
-const SPAN_BYTES: u64 = 4 << 20;
+
+/// The column `kind`: what `content` holds.
+pub(crate) mod kind {
+    pub(crate) const PLAIN: u8 = 0;
+    pub(crate) const HTML: u8 = 1;
+    pub(crate) const TEXT: u8 = 2;
+    pub(crate) const IMAGE: u8 = 3;
+}
 
 /// Columns of a raw record; either `content` or `reason` and `detail`.
 pub(crate) fn schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
-        Field::new("ordinal", DataType::UInt64, false),
         Field::new("key", DataType::Utf8, false),
         Field::new("bytes", DataType::UInt64, false),
+        Field::new("kind", DataType::UInt8, false),
         Field::new("content", DataType::LargeBinary, true),
+        Field::new("charset", DataType::Utf8, true),
+        Field::new("url", DataType::Utf8, true),
+        Field::new("class", DataType::Utf8, true),
         Field::new("reason", DataType::Utf8, true),
         Field::new("detail", DataType::Utf8, true),
     ]))
@@ -44,14 +59,14 @@ pub(crate) fn schema() -> SchemaRef {
 #[derive(Debug)]
 pub(crate) struct RawTask {
     source: Arc<Source>,
-    records: Range<usize>,
+    objects: Range<usize>,
     io: Handle,
     schema: SchemaRef,
 }
 
 impl RawTask {
-    pub(crate) fn new(source: Arc<Source>, records: Range<usize>, io: Handle) -> Self {
-        Self { source, records, io, schema: schema() }
+    pub(crate) fn new(source: Arc<Source>, objects: Range<usize>, io: Handle) -> Self {
+        Self { source, objects, io, schema: schema() }
     }
 }
 
@@ -61,131 +76,222 @@ impl PartitionStream for RawTask {
     }
 
     fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let (opened, objects) = mpsc::channel(1);
         let (sender, receiver) = mpsc::channel(1);
-        self.io.spawn(read(Arc::clone(&self.source), self.records.clone(), sender));
+        self.io.spawn(fetch(Arc::clone(&self.source), self.objects.clone(), opened));
+        let (source, io) = (Arc::clone(&self.source), self.io.clone());
+        self.io.spawn_blocking(move || pump(&source, &io, objects, &sender));
         let batches = futures::stream::unfold(receiver, |mut receiver| async move { Some((receiver.recv().await?, receiver)) });
         let batches = batches.map(|batch: Result<RecordBatch>| batch.map_err(DataFusionError::from));
         Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), batches))
     }
 }
 
-/// What was read of one record.
-type Content = std::result::Result<Bytes, Rejection>;
+/// An object as far as it was fetched ahead.
+enum Fetched {
+    Whole(Bytes),
+    /// To be opened when its turn comes.
+    Large,
+    Fault(Rejection),
+}
 
-async fn read(source: Arc<Source>, records: Range<usize>, sender: mpsc::Sender<Result<RecordBatch>>) {
-    let spans = spans(&source.records, records);
-    let reads = spans.into_iter().map(|span| {
+/// An opened object.
+enum Opened {
+    File(std::fs::File),
+    Stream(BoxStream<'static, object_store::Result<Bytes>>),
+    Fault(Rejection),
+}
+
+/// Fetches small objects ahead, in order.
+async fn fetch(source: Arc<Source>, objects: Range<usize>, sender: mpsc::Sender<Result<(usize, Fetched)>>) {
+    let fetches = objects.map(|index| {
         let source = Arc::clone(&source);
-        async move { read_span(&source, span).await }
+        async move {
+            if source.fresh[index].size > FETCH_BYTES {
+                return Ok((index, Fetched::Large));
+            }
+            let fetched = match open_object(&source, index).await? {
+                Opened::Fault(fault) => Fetched::Fault(fault),
+                Opened::File(file) => whole_file(&source.fresh[index], file),
+                Opened::Stream(stream) => match collect(stream).await {
+                    Ok(bytes) => Fetched::Whole(bytes),
+                    Err(error) => Fetched::Fault(own_fault(&source, &source.fresh[index], error)?),
+                },
+            };
+            Ok((index, fetched))
+        }
     });
-    let mut reads = futures::stream::iter(reads).buffered(READS_AT_A_TIME);
-    let mut batch = Batch::default();
-    while let Some(contents) = reads.next().await {
-        let contents = match contents {
-            Ok(contents) => contents,
-            Err(error) => return drop(sender.send(Err(error)).await),
-        };
-        for (ordinal, content) in contents {
-            batch.push(ordinal, &source.records[ordinal], content);
-            // A receiver that is gone has stopped caring.
-            if batch.is_full() && sender.send(batch.finish()).await.is_err() {
-                return;
-            }
+    let mut fetches = futures::stream::iter(fetches).buffered(FETCHES_AT_A_TIME);
+    while let Some(fetched) = fetches.next().await {
+        if sender.send(fetched).await.is_err() {
+            return;
         }
     }
-    if batch.records > 0 {
-        drop(sender.send(batch.finish()).await);
+}
+
+/// Small files are read at once: the detour of a blocking task for each costs more than the read.
+fn whole_file(object: &Object, mut file: std::fs::File) -> Fetched {
+    let mut bytes = Vec::with_capacity(object.size as usize);
+    match file.by_ref().take(object.size + 1).read_to_end(&mut bytes) {
+        Ok(_) if bytes.len() as u64 == object.size => Fetched::Whole(bytes.into()),
+        Ok(_) => Fetched::Fault(unreadable("changed since it was listed".to_owned())),
+        Err(error) => Fetched::Fault(unreadable(error.to_string())),
     }
 }
 
-/// Groups of consecutive records that one request reads.
-fn spans(all: &[Record], records: Range<usize>) -> Vec<Range<usize>> {
-    let mut spans: Vec<Range<usize>> = Vec::new();
-    for index in records {
-        let record = &all[index];
-        if let Some(span) = spans.last_mut() {
-            let (first, last) = (&all[span.start], &all[span.end - 1]);
-            let joins = first.object == record.object && first.fault.is_none() && record.fault.is_none();
-            if joins && last.range.end <= record.range.start && record.range.end - first.range.start <= SPAN_BYTES {
-                span.end = index + 1;
-                continue;
-            }
-        }
-        spans.push(index..index + 1);
+async fn collect(mut stream: BoxStream<'static, object_store::Result<Bytes>>) -> object_store::Result<Bytes> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = stream.next().await {
+        bytes.extend_from_slice(&chunk?);
     }
-    spans
+    Ok(bytes.into())
 }
 
-async fn read_span(source: &Source, span: Range<usize>) -> Result<Vec<(usize, Content)>> {
-    let (first, last) = (&source.records[span.start], &source.records[span.end - 1]);
-    if let Some(fault) = &first.fault {
-        return Ok(vec![(span.start, Err(fault.clone()))]);
-    }
-    let object = &source.objects[first.object];
-    let range = first.range.start..last.range.end;
-    let read = if range == (0..object.size) {
-        whole(source, first.object).await
-    } else {
-        source.store.get_range(&object.path, range.clone()).await.map(Ok)
+async fn open_object(source: &Source, index: usize) -> Result<Opened> {
+    let object = &source.fresh[index];
+    let found = match source.store.get(&object.path).await {
+        Ok(found) => found,
+        Err(error) => return Ok(Opened::Fault(own_fault(source, object, error)?)),
     };
-    let bytes = match read {
-        Ok(bytes) => bytes,
-        Err(error) if is_own_fault(source, &error) => Err(unreadable(error.to_string())),
-        Err(error) => return Err(Error::with_source(Kind::Unavailable, format!("object `{}`: reading failed", object.key), error)),
-    };
-    let content = |ordinal: usize| {
-        let record = &source.records[ordinal].range;
-        let bytes = bytes.clone()?;
-        let (start, end) = ((record.start - range.start) as usize, (record.end - range.start) as usize);
-        if end > bytes.len() { Err(unreadable("shorter than listed".to_owned())) } else { Ok(bytes.slice(start..end)) }
-    };
-    Ok(span.map(|ordinal| (ordinal, content(ordinal))).collect())
-}
-
-async fn whole(source: &Source, object: usize) -> object_store::Result<Content> {
-    let object = &source.objects[object];
-    let found = source.store.get(&object.path).await?;
     // The digest of the inputs names the listed content; other content belongs to the next run.
     if found.meta.size != object.size || found.meta.e_tag != object.etag {
-        return Ok(Err(unreadable("changed since it was listed".to_owned())));
+        return Ok(Opened::Fault(unreadable("changed since it was listed".to_owned())));
     }
-    found.bytes().await.map(Ok)
+    Ok(match found.payload {
+        GetResultPayload::File(file, _) => Opened::File(file),
+        GetResultPayload::Stream(stream) => Opened::Stream(stream),
+    })
 }
 
-fn is_own_fault(source: &Source, error: &object_store::Error) -> bool {
-    source.local || matches!(error, object_store::Error::NotFound { .. } | object_store::Error::PermissionDenied { .. })
+/// The fault of an object that cannot be read, or the error if that is the network's.
+fn own_fault(source: &Source, object: &Object, error: object_store::Error) -> Result<Rejection> {
+    if source.local || matches!(error, object_store::Error::NotFound { .. } | object_store::Error::PermissionDenied { .. }) {
+        return Ok(unreadable(error.to_string()));
+    }
+    Err(Error::with_source(Kind::Unavailable, format!("object `{}`: reading failed", object.key), error))
 }
 
 fn unreadable(detail: String) -> Rejection {
     Rejection::new("unreadable", detail)
 }
 
+/// Reads the records out of the objects and sends them in batches.
+fn pump(source: &Source, io: &Handle, mut objects: mpsc::Receiver<Result<(usize, Fetched)>>, sender: &mpsc::Sender<Result<RecordBatch>>) {
+    let mut batch = Batch::default();
+    while let Some(fetched) = objects.blocking_recv() {
+        let read = fetched.and_then(|(index, fetched)| read_object(source, io, index, fetched, &mut batch, sender));
+        match read {
+            Ok(ControlFlow::Continue(())) => {}
+            // A receiver that is gone has stopped caring.
+            Ok(ControlFlow::Break(())) => return,
+            Err(error) => return drop(sender.blocking_send(Err(error))),
+        }
+    }
+    if batch.records > 0 {
+        drop(sender.blocking_send(batch.finish()));
+    }
+}
+
+fn read_object(
+    source: &Source,
+    io: &Handle,
+    index: usize,
+    fetched: Fetched,
+    batch: &mut Batch,
+    sender: &mpsc::Sender<Result<RecordBatch>>,
+) -> Result<ControlFlow<()>> {
+    let object = &source.fresh[index];
+    let opened = match fetched {
+        Fetched::Whole(_) | Fetched::Fault(_) => None,
+        Fetched::Large => Some(io.block_on(open_object(source, index))?),
+    };
+    let mut input: Box<dyn Read> = match (fetched, opened) {
+        (Fetched::Whole(bytes), _) => Box::new(Cursor::new(bytes)),
+        (_, Some(Opened::File(file))) => Box::new(file),
+        (_, Some(Opened::Stream(stream))) => Box::new(Streamed { io: io.clone(), stream, chunk: Bytes::new() }),
+        (Fetched::Fault(fault), _) | (_, Some(Opened::Fault(fault))) => {
+            return Ok(batch.push(object, RawRecord::fault(String::new(), object.size, fault), sender));
+        }
+        (Fetched::Large, None) => return Err(Error::new(Kind::Internal, "a large object was not opened")),
+    };
+    let mut flow = ControlFlow::Continue(());
+    let settings = &source.settings;
+    let reading =
+        open::Reading { formats: &settings.formats, modality: settings.modality, max_record_bytes: settings.max_record.0 };
+    let read = open::read(&object.key, &mut input, reading, &mut |record| {
+        flow = batch.push(object, record, sender);
+        flow
+    });
+    match read {
+        Ok(()) => Ok(flow),
+        Err(error) if source.local => {
+            let place = "#unreadable".to_owned();
+            Ok(batch.push(object, RawRecord::fault(place, 0, unreadable(error.to_string())), sender))
+        }
+        Err(error) => Err(Error::with_source(Kind::Unavailable, format!("object `{}`: reading failed", object.key), error)),
+    }
+}
+
+/// A stream of the store as a file to read, on a thread that may block.
+struct Streamed {
+    io: Handle,
+    stream: BoxStream<'static, object_store::Result<Bytes>>,
+    chunk: Bytes,
+}
+
+impl Read for Streamed {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.chunk.is_empty() {
+            match self.io.block_on(self.stream.next()) {
+                None => return Ok(0),
+                Some(chunk) => self.chunk = chunk.map_err(io::Error::other)?,
+            }
+        }
+        let count = self.chunk.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&self.chunk.split_to(count));
+        Ok(count)
+    }
+}
+
 #[derive(Default)]
 struct Batch {
     records: usize,
     content_bytes: usize,
-    ordinals: UInt64Builder,
     keys: StringBuilder,
     bytes: UInt64Builder,
+    kinds: UInt8Builder,
     contents: LargeBinaryBuilder,
+    charsets: StringBuilder,
+    urls: StringBuilder,
+    classes: StringBuilder,
     reasons: StringBuilder,
     details: StringBuilder,
 }
 
 impl Batch {
-    fn push(&mut self, ordinal: usize, record: &Record, content: Content) {
+    /// Adds a record, and sends the batch if it is full then.
+    fn push(&mut self, object: &Object, record: RawRecord, sender: &mpsc::Sender<Result<RecordBatch>>) -> ControlFlow<()> {
         self.records += 1;
+        let class = record.class.as_deref().or_else(|| class_of(&object.key, &record.place));
+        self.classes.append_option(class);
+        self.keys.append_value(format!("{}{}", object.key, record.place));
+        self.bytes.append_value(record.bytes);
+        self.urls.append_option(record.url);
+        let (kind, content, charset) = match record.content {
+            Ok(Content::Plain { bytes, charset }) => (kind::PLAIN, Ok(bytes), charset),
+            Ok(Content::Html { bytes, charset }) => (kind::HTML, Ok(bytes), charset),
+            Ok(Content::Text(text)) => (kind::TEXT, Ok(text.into_bytes().into()), None),
+            Ok(Content::Image(bytes)) => (kind::IMAGE, Ok(bytes), None),
+            Err(fault) => (kind::PLAIN, Err(fault), None),
+        };
+        self.kinds.append_value(kind);
+        self.charsets.append_option(charset);
         self.content_bytes += content.as_ref().map_or(0, Bytes::len);
-        self.ordinals.append_value(ordinal as u64);
-        self.keys.append_value(&record.key);
-        self.bytes.append_value(record.range.end - record.range.start);
-        self.reasons.append_option(content.as_ref().err().map(|fault| fault.reason));
+        self.reasons.append_option(content.as_ref().err().map(|fault| fault.reason.as_ref()));
         self.details.append_option(content.as_ref().err().map(|fault| fault.detail.as_str()));
         self.contents.append_option(content.ok());
-    }
-
-    fn is_full(&self) -> bool {
-        self.records >= BATCH_RECORDS || self.content_bytes >= BATCH_BYTES
+        let is_full = self.records >= BATCH_RECORDS || self.content_bytes >= BATCH_BYTES;
+        if is_full && sender.blocking_send(self.finish()).is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
     fn finish(&mut self) -> Result<RecordBatch> {
@@ -193,13 +299,43 @@ impl Batch {
         Ok(RecordBatch::try_new(
             schema(),
             vec![
-                Arc::new(self.ordinals.finish()),
                 Arc::new(self.keys.finish()),
                 Arc::new(self.bytes.finish()),
+                Arc::new(self.kinds.finish()),
                 Arc::new(self.contents.finish()),
+                Arc::new(self.charsets.finish()),
+                Arc::new(self.urls.finish()),
+                Arc::new(self.classes.finish()),
                 Arc::new(self.reasons.finish()),
                 Arc::new(self.details.finish()),
             ],
         )?)
+    }
+}
+
+/// The class of a picture: the name of the folder that holds the file or the archive's member.
+fn class_of<'a>(key: &'a str, place: &'a str) -> Option<&'a str> {
+    let path = if place.is_empty() { key } else { place.rsplit('#').next()? };
+    let folder = path.rsplit_once('/')?.0;
+    Some(folder.rsplit('/').next().unwrap_or(folder)).filter(|class| !class.is_empty() && *class != ".")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_class_is_the_folder_around_the_file() {
+        for (key, place, class) in [
+            ("cat/1.jpg", "", Some("cat")),
+            ("a/b/dog/1.jpg", "", Some("dog")),
+            ("x/train.tar", "#train/frog/0001.jpg", Some("frog")),
+            ("x/train.tar", "#1.jpg", None),
+            ("bird/no#1.jpg", "", Some("bird")),
+            ("1.jpg", "", None),
+            ("./1.jpg", "", None),
+        ] {
+            assert_eq!(class_of(key, place), class, "{key}{place}");
+        }
     }
 }

@@ -10,7 +10,7 @@ use tokenizers::{Model, ModelWrapper, PreTokenizerWrapper, Tokenizer};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::words::{Classes, split, to_byte_level};
-use crate::dedup::near::Already;
+use crate::dedup::judge::Already;
 use crate::error::{Error, Result};
 
 /// Bytes of remembered words after which all are forgotten.

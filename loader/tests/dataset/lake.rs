@@ -120,7 +120,7 @@ impl Lake {
             let dataset = Dataset::create(folder.path().to_str().expect("utf-8 path")).await.expect("dataset");
             let rows = Box::pin(futures::stream::iter(batches.into_iter().map(Ok)));
             let table = dataset.tables(format).write("tables/1/train", None, schema, rows).await.expect("table");
-            let golden = include_str!("../../../schemas/golden/dataset-1.json");
+            let golden = include_str!("../../../schemas/golden/dataset-2.json");
             let mut manifest: DatasetManifest = serde_json::from_str(golden).expect("manifest");
             manifest.modality = modality;
             manifest.tables = [("train".to_owned(), table)].into();

@@ -1,16 +1,16 @@
 //! Garbage: what a crashed writer left behind, found as objects that no version names.
 //!
-//! Careful by design: only `objects/`, `tables/`, the folders of tables that some version names, and probes are looked
-//! at, so that whatever else somebody keeps below the root stays; nothing younger than the grace is touched; a Lance
-//! table goes or stays as a whole. Deliberately absent: versions, which are never deleted.
+//! Careful by design: only `objects/`, `tables/`, the folders of tables that some version names, those of stage objects,
+//! and probes are looked at, so that whatever else somebody keeps below the root stays; nothing younger than the grace is
+//! touched; a Lance table goes or stays as a whole. Deliberately absent: versions, which are never deleted.
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, SystemTime};
 
-use forebay_schemas::dataset::{DatasetManifest, TableFormat};
+use forebay_schemas::dataset::{CleanedTask, DatasetManifest, TableFormat, TableRef};
 use futures::TryStreamExt;
 
-use super::{Dataset, GcReport, OBJECTS, TABLES};
+use super::{CLEANED, Dataset, GcReport, OBJECTS, TABLES, WORK};
 use crate::commit::PROBES;
 use crate::error::Result;
 
@@ -22,7 +22,8 @@ pub(super) async fn gc(dataset: &Dataset, grace: Duration, delete: bool) -> Resu
     let found = list(dataset).await?;
     let versions = dataset.log().await?;
     let cutoff = SystemTime::now().checked_sub(grace).unwrap_or(SystemTime::UNIX_EPOCH);
-    let garbage = garbage(&versions, &found, cutoff);
+    let stages = named_stages(dataset, &versions).await?;
+    let garbage = garbage(&versions, &stages, &found, cutoff);
     let report = GcReport { objects: garbage.len() as u64, bytes: garbage.iter().map(|object| object.bytes).sum(), deleted: delete };
     if delete {
         for object in garbage {
@@ -39,9 +40,10 @@ struct Object {
 }
 
 async fn list(dataset: &Dataset) -> Result<Vec<Object>> {
-    let mut folders: HashSet<String> = [OBJECTS, TABLES, PROBES].map(str::to_owned).into();
+    let mut folders: HashSet<String> = [OBJECTS, TABLES, PROBES, CLEANED, WORK].map(str::to_owned).into();
     for version in dataset.log().await? {
-        folders.extend(version.tables.values().map(|table| table.path.split('/').next().unwrap_or_default().to_owned()));
+        let tables = version.tables.values().flat_map(TableRef::plain);
+        folders.extend(tables.map(|table| table.path.split('/').next().unwrap_or_default().to_owned()));
     }
     let mut objects = Vec::new();
     for folder in folders.iter().filter(|folder| !folder.is_empty()) {
@@ -55,13 +57,33 @@ async fn list(dataset: &Dataset) -> Result<Vec<Object>> {
     Ok(objects)
 }
 
-fn garbage<'a>(versions: &[DatasetManifest], found: &'a [Object], cutoff: SystemTime) -> Vec<&'a Object> {
+/// Folders of stage objects that some version builds upon.
+async fn named_stages(dataset: &Dataset, versions: &[DatasetManifest]) -> Result<HashSet<String>> {
+    let mut folders = HashSet::new();
+    for list in versions.iter().filter_map(|version| version.cleaned.as_ref()) {
+        let bytes = dataset.get_object(list).await?;
+        for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            let task: CleanedTask =
+                serde_json::from_slice(line).map_err(|error| dataset.location().corrupt(&list.path, format!("is malformed: {error}")))?;
+            folders.insert(task.folder);
+        }
+    }
+    Ok(folders)
+}
+
+fn garbage<'a>(
+    versions: &[DatasetManifest],
+    stages: &HashSet<String>,
+    found: &'a [Object],
+    cutoff: SystemTime,
+) -> Vec<&'a Object> {
     let mut named: HashSet<&str> = HashSet::new();
     let mut lance: Vec<&str> = Vec::new();
     for version in versions {
-        named.insert(&version.inputs.list.path);
-        named.extend(version.tokenizer.iter().map(|tokenizer| tokenizer.object.path.as_str()));
-        for table in version.tables.values() {
+        let objects = version.cleaned.iter().chain(&version.statistics.token_counts).chain([&version.inputs.list]);
+        let objects = objects.chain(version.tokenizer.iter().map(|tokenizer| &tokenizer.object));
+        named.extend(objects.chain(version.tables.values().filter_map(|table| table.deleted.as_ref())).map(|object| object.path.as_str()));
+        for table in version.tables.values().flat_map(TableRef::plain) {
             named.extend(table.files.iter().map(|file| file.object.path.as_str()));
             if table.format == TableFormat::Lance {
                 lance.push(&table.path);
@@ -69,8 +91,10 @@ fn garbage<'a>(versions: &[DatasetManifest], found: &'a [Object], cutoff: System
         }
     }
     let is_below = |path: &str, folder: &str| path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'));
-    let unnamed =
-        found.iter().filter(|object| !named.contains(object.path.as_str()) && !lance.iter().any(|table| is_below(&object.path, table)));
+    let unnamed = found.iter().filter(|object| {
+        let path = object.path.as_str();
+        !named.contains(path) && !lance.iter().any(|table| is_below(path, table)) && !stages.iter().any(|stage| is_below(path, stage))
+    });
 
     let mut groups: BTreeMap<&str, Vec<&Object>> = BTreeMap::new();
     for object in unnamed {

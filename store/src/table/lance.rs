@@ -185,7 +185,8 @@ impl Tables for LanceTables {
             ));
         }
         let lance_version = Some(dataset.version_id());
-        Ok(TableRef { format: TableFormat::Lance, path: path.to_owned(), lance_version, files: Vec::new(), rows: found })
+        let (files, parts) = (Vec::new(), Vec::new());
+        Ok(TableRef { format: TableFormat::Lance, path: path.to_owned(), lance_version, files, rows: found, parts, deleted: None })
     }
 
     async fn open(&self, table: &TableRef) -> Result<Arc<dyn Table>> {

@@ -26,7 +26,7 @@ on_every_store!(
     gc_finds_only_what_no_version_names,
 );
 
-const GOLDEN: &str = include_str!("../../../schemas/golden/dataset-1.json");
+const GOLDEN: &str = include_str!("../../../schemas/golden/dataset-2.json");
 
 /// A manifest of `version`, with tables and an input list that exist.
 pub(crate) async fn manifest(dataset: &Dataset, version: u64, tables: BTreeMap<String, TableRef>) -> DatasetManifest {
@@ -134,13 +134,13 @@ async fn a_tag_names_one_version(place: Place) {
 async fn a_damaged_or_newer_manifest_is_named(place: Place) {
     let dataset = place.dataset().await;
     let text = serde_json::to_string(&commit(&dataset, 1).await).expect("json");
-    let newer = text.replacen("\"format\":1", "\"format\":2,\"new\":true", 1);
+    let newer = text.replacen("\"format\":2", "\"format\":3,\"new\":true", 1);
     let other = text.replacen("\"version\":1", "\"version\":7", 1);
     for (bytes, kind, why) in [
         (text[..text.len() / 2].to_owned(), Kind::Corrupt, "is not a manifest"),
         ("[]".to_owned(), Kind::Corrupt, "is not a manifest"),
         (other, Kind::Corrupt, "is of version 7, expected 1"),
-        (newer, Kind::Invalid, "has format 2, this program reads up to 1: use a newer program"),
+        (newer, Kind::Invalid, "has format 3, this program reads up to 2: use a newer program"),
     ] {
         dataset.location().put("_forebay/versions/00000000000000000001.json", Bytes::from(bytes)).await.expect("put");
         let error = dataset.latest().await.expect_err(why);

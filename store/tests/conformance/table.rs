@@ -23,6 +23,7 @@ on_every_store!(
     a_failing_source_fails_the_write_with_its_own_error,
     what_is_not_there_is_refused,
     a_table_that_lost_rows_is_corrupt,
+    parts_less_deleted_rows_are_one_table,
 );
 
 const FORMATS: [TableFormat; 2] = [TableFormat::Lance, TableFormat::Parquet];
@@ -272,4 +273,35 @@ async fn a_table_that_lost_rows_is_corrupt(place: Place) {
 /// The schema of all tables here.
 pub(crate) fn schema() -> SchemaRef {
     record::sequences(LENGTH)
+}
+
+async fn parts_less_deleted_rows_are_one_table(place: Place) {
+    let dataset = place.dataset().await;
+    let part = |name: &'static str, format, rows: Range<u64>| {
+        let tables = dataset.tables(format);
+        async move { tables.write(name, None, record::sequences(LENGTH), stream(batches(rows))).await.expect("write") }
+    };
+    let first = part("tables/a/x", TableFormat::Lance, 0..700).await;
+    let second = part("tables/b/x", TableFormat::Parquet, 700..1_000).await;
+    let third = part("tables/c/x", TableFormat::Lance, 1_000..1_010).await;
+    let two = dataset.extend_table(&first, &[0, 5, 6, 699], second).await.expect("extend");
+    // Row 694 of the two is the last of the first part that is left, row 695 the first of the second.
+    let three = dataset.extend_table(&two, &[695, 696], third.clone()).await.expect("extend");
+    let expected: Vec<u64> = (0..1_010).filter(|row| ![0, 5, 6, 699, 700].contains(row)).collect();
+    let expected: Vec<u64> = expected.into_iter().filter(|row| *row != 701).collect();
+    assert_eq!(three.rows, expected.len() as u64);
+    let tables = dataset.tables(TableFormat::Lance);
+    expect_rows(&tables, &three, expected.clone()).await;
+    let table = tables.open(&three).await.expect("open");
+    let ranges = [990..expected.len() as u64, 0..4, 690..700, 3..3];
+    let read = table.read(&ranges, &["tokens"]).await.expect("read");
+    let wanted: Vec<u64> = ranges.iter().flat_map(|range| expected[range.start as usize..range.end as usize].to_vec()).collect();
+    let rows: Vec<u64> = (0..read.num_rows())
+        .map(|row| u64::from(read.column(0).as_fixed_size_list().value(row).as_primitive::<UInt32Type>().value(0) / 1000))
+        .collect();
+    assert_eq!(rows, wanted);
+    let nothing = dataset.extend_table(&three, &[], TableRef { rows: 0, ..third }).await.expect("extend");
+    assert_eq!(nothing.parts, three.parts);
+    let error = tables.open(&TableRef { rows: 1, ..three }).await.err().expect("rows");
+    assert_eq!(error.kind(), Kind::Corrupt, "{error}");
 }

@@ -195,7 +195,7 @@ mod tests {
     use forebay_schemas::settings::layered;
 
     const RUN: &str = "name='<r>'\ndataset='d'\ncheckpoints='c'\n[model]\nkind='gpt'\nlayers=2\nheads=2\nwidth=64\n[batch]\nsteps=10\nmicro_batches=4\nmicro_batch_size=2\n";
-    const DATASET: &str = include_str!("../../../schemas/golden/dataset-1.json");
+    const DATASET: &str = include_str!("../../../schemas/golden/dataset-2.json");
 
     fn page(history: &History) -> String {
         let run: Run = layered("r.toml", RUN, [], &[]).expect("run");

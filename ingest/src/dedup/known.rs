@@ -1,0 +1,169 @@
+//! The records of earlier versions, by the index beside the dataset.
+//!
+//! The index is read as a stream, once a question; what is held is what matches. So an increment costs a look at the
+//! index and the work on what it adds. Contents of known records are read from the stage objects that the earlier
+//! versions left, page by page. Deliberately absent: any change; the next version writes its own index.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::BuildHasherDefault;
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::{SchemaRef, UInt32Type};
+use forebay_schemas::dataset::{CleanedTask, DatasetManifest};
+use forebay_schemas::id::Digest;
+use forebay_schemas::record::INDEX;
+use forebay_store::{Dataset, Table};
+use futures::TryStreamExt;
+use tokio::runtime::Handle;
+
+use super::judge::Already;
+use super::{Likeness, digest};
+use crate::error::{Error, Kind, Result};
+use crate::stage::{Part, Stage};
+
+/// Keys of bands.
+pub(crate) type Keys = HashSet<u64, BuildHasherDefault<Already>>;
+
+/// A record of an earlier version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct KnownRecord {
+    /// Its row in the index.
+    pub(crate) index_row: u64,
+    pub(crate) id: Digest,
+    pub(crate) sketch: Vec<u8>,
+    /// The record kept instead of it.
+    pub(crate) survivor: Option<Digest>,
+    pub(crate) place: Place,
+}
+
+/// Where a record's content is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Place {
+    /// Counted over the tasks that the manifest lists.
+    pub(crate) task: u32,
+    pub(crate) part: u32,
+    pub(crate) row: u32,
+}
+
+/// The records of the version that a job adds to.
+pub(crate) struct Known {
+    pub(crate) manifest: DatasetManifest,
+    /// Tasks of cleaning of all earlier versions.
+    pub(crate) tasks: Vec<CleanedTask>,
+    dataset: Dataset,
+    index: Arc<dyn Table>,
+    contents: SchemaRef,
+    io: Handle,
+}
+
+impl Known {
+    /// The records of a version; none if it has no index, as those of older programs.
+    pub(crate) async fn open(dataset: &Dataset, manifest: DatasetManifest, contents: SchemaRef, io: &Handle) -> Result<Option<Self>> {
+        let (Some(index), Some(list)) = (manifest.tables.get(INDEX), &manifest.cleaned) else { return Ok(None) };
+        let index = dataset.tables(index.format).open(index).await?;
+        let tasks = parse_tasks(&dataset.get_object(list).await?)?;
+        Ok(Some(Self { tasks, dataset: dataset.clone(), index, contents, io: io.clone(), manifest }))
+    }
+
+    /// Of records given by id and ordinal those whose content is known, as (ordinal, id) in the order of ids.
+    pub(crate) async fn already(&self, ids: &HashMap<Digest, u64>) -> Result<Vec<(u64, Digest)>> {
+        let mut found = Vec::new();
+        let mut rows = self.index.scan(&["id"]).await?;
+        while let Some(batch) = rows.try_next().await? {
+            for id in batch.column(0).as_fixed_size_binary().iter().flatten() {
+                let id = digest(id)?;
+                found.extend(ids.get(&id).map(|ordinal| (*ordinal, id)));
+            }
+        }
+        found.sort_unstable_by_key(|(_, id)| *id);
+        Ok(found)
+    }
+
+    /// The records that have one of `ids`, or that are found under one of `keys` or look by one.
+    pub(crate) async fn pull(&self, likeness: &Likeness, ids: &HashSet<Digest>, keys: &Keys) -> Result<Vec<KnownRecord>> {
+        let mut found = Vec::new();
+        let mut first = 0;
+        let mut rows = self.index.scan(&["id", "sketch", "survivor", "task", "part", "row"]).await?;
+        while let Some(batch) = rows.try_next().await? {
+            let (known, sketches) = (batch.column(0).as_fixed_size_binary(), batch.column(1).as_binary::<i32>());
+            for row in 0..batch.num_rows() {
+                let is_wanted = shares(likeness, sketches.value(row), keys) || ids.contains(&digest(known.value(row))?);
+                if is_wanted {
+                    found.push(record(&batch, row, first + row as u64)?);
+                }
+            }
+            first += batch.num_rows() as u64;
+        }
+        Ok(found)
+    }
+
+    /// Columns of the contents of records, as (place, batch and row in it); in any order.
+    pub(crate) async fn contents(&self, places: &[Place], columns: &[&str]) -> Result<Vec<(Place, RecordBatch, usize)>> {
+        let mut by_task: BTreeMap<u32, BTreeMap<u32, Vec<u32>>> = BTreeMap::new();
+        for place in places {
+            by_task.entry(place.task).or_default().entry(place.part).or_default().push(place.row);
+        }
+        let mut stages: HashMap<&str, (Stage, Vec<Part>)> = HashMap::new();
+        let mut found = Vec::with_capacity(places.len());
+        for (task, parts) in by_task {
+            let listed = self.tasks.get(task as usize).ok_or_else(|| Error::new(Kind::Corrupt, format!("index: no task {task} is listed")))?;
+            if !stages.contains_key(listed.folder.as_str()) {
+                let stage = Stage::new(self.dataset.location(), &listed.folder, "contents", Arc::clone(&self.contents), &self.io);
+                let done = stage.done().await?;
+                stages.insert(&listed.folder, (stage, done));
+            }
+            let (stage, done) = &stages[listed.folder.as_str()];
+            for (part, mut rows) in parts {
+                rows.sort_unstable();
+                rows.dedup();
+                let place = |row| Place { task, part, row };
+                let is_it = |found: &&Part| found.task == listed.task as usize && found.part == part as usize;
+                let object = done.iter().find(is_it).ok_or_else(|| {
+                    Error::new(Kind::Corrupt, format!("stage object {part} of task {} in `{}` is missing", listed.task, listed.folder))
+                })?;
+                let mut rest = rows.iter();
+                for batch in stage.rows(object, &rows, columns).await? {
+                    for row in 0..batch.num_rows() {
+                        found.extend(rest.next().map(|at| (place(*at), batch.clone(), row)));
+                    }
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// The list of tasks of a manifest.
+pub(crate) fn parse_tasks(list: &[u8]) -> Result<Vec<CleanedTask>> {
+    let lines = list.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    let tasks: std::result::Result<_, _> = lines.map(serde_json::from_slice).collect();
+    tasks.map_err(|error| Error::with_source(Kind::Corrupt, "the list of cleaned tasks is malformed", error))
+}
+
+fn shares(likeness: &Likeness, sketch: &[u8], keys: &Keys) -> bool {
+    if keys.is_empty() {
+        return false;
+    }
+    match likeness {
+        // Without the detour of a list: this is asked of every record that was ever ingested.
+        Likeness::Text(_) => sketch.chunks_exact(8).any(|key| {
+            let mut bytes = [0; 8];
+            bytes.copy_from_slice(key);
+            keys.contains(&u64::from_le_bytes(bytes))
+        }),
+        Likeness::Images(..) => likeness.distinct_keys(sketch).iter().any(|key| keys.contains(key)),
+    }
+}
+
+fn record(batch: &RecordBatch, row: usize, index_row: u64) -> Result<KnownRecord> {
+    let survivors = batch.column(2).as_fixed_size_binary();
+    let number = |column: usize| batch.column(column).as_primitive::<UInt32Type>().value(row);
+    Ok(KnownRecord {
+        index_row,
+        id: digest(batch.column(0).as_fixed_size_binary().value(row))?,
+        sketch: batch.column(1).as_binary::<i32>().value(row).to_vec(),
+        survivor: survivors.is_valid(row).then(|| digest(survivors.value(row))).transpose()?,
+        place: Place { task: number(3), part: number(4), row: number(5) },
+    })
+}

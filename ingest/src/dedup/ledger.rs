@@ -1,0 +1,243 @@
+//! The ledger: what becomes of every record, counted.
+//!
+//! Verdicts and decisions are two streams in the order of ordinals; read together they are the ledger. It is read twice,
+//! to count it and to write it, rather than held. Held are a byte a record, its fate, and the counts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::{UInt32Type, UInt64Type};
+use datafusion::execution::SendableRecordBatchStream;
+use forebay_schemas::dataset::{Modality, Quality, Tally};
+use forebay_schemas::id::{Digest, RowsDigest};
+use forebay_schemas::pipeline::Split;
+use futures::TryStreamExt;
+use globset::GlobSet;
+
+use super::near::{Flip, Found};
+use super::{Cleaned, Decision, Decisions, Search, digest};
+use crate::clean;
+use crate::engine::Engine;
+use crate::error::{Error, Kind, Result};
+use crate::source::globs;
+use crate::stage::{ORDINAL, Stage};
+
+/// What becomes of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum Fate {
+    LeftOut = 0,
+    Train = 1,
+    Validation = 2,
+}
+
+/// The verdicts on all records of a job, counted.
+pub(crate) struct Ledger {
+    /// By ordinal.
+    pub(crate) fates: Arc<Vec<Fate>>,
+    /// Of the version: earlier records included.
+    pub(crate) tally: Tally,
+    /// Of the version.
+    pub(crate) rows_digest: RowsDigest,
+    /// Class names of the kept records, sorted; empty for text.
+    pub(crate) classes: Vec<String>,
+    /// Training records of each class.
+    pub(crate) class_counts: Vec<u64>,
+    /// Kept records by size, as in the manifest's statistics; of the version.
+    pub(crate) sizes: Vec<u64>,
+    /// Records of this job that are kept.
+    pub(crate) kept: u64,
+    decisions: Stage,
+    /// Records of earlier versions whose verdict changed.
+    pub(crate) flips: Vec<Flip>,
+    pub(crate) quality: Option<Quality>,
+    pub(crate) splitter: Splitter,
+}
+
+/// Some records with the verdicts of cleaning and what deduplication decided.
+pub(crate) struct Judged {
+    /// Columns as in [`COLUMNS`], with ordinals in front.
+    pub(crate) batch: RecordBatch,
+    /// Of each row.
+    pub(crate) decisions: Vec<Option<Decision>>,
+}
+
+/// Columns of verdicts that the ledger and the index are made of.
+const COLUMNS: [&str; 9] = [ORDINAL, "key", "bytes", "id", "verdict", "reason", "detail", "size", "class"];
+
+impl Judged {
+    /// Verdict and reason of a row.
+    pub(crate) fn verdict(&self, row: usize) -> (&str, Option<&str>) {
+        let verdict = self.batch.column(4).as_string::<i32>().value(row);
+        match &self.decisions[row] {
+            Some(decision) => (clean::REMOVED, Some(&decision.reason)),
+            None => (verdict, super::text_at(self.batch.column(5).as_string::<i32>(), row)),
+        }
+    }
+}
+
+/// Reads the ledger in the order of ordinals.
+pub(crate) struct Reader {
+    verdicts: SendableRecordBatchStream,
+    decisions: Decisions,
+}
+
+impl Reader {
+    async fn open(engine: &Engine, cleaned: &Cleaned, decisions: &Stage, extra: &[&str]) -> Result<Self> {
+        let session = engine.session(8192);
+        let columns: Vec<&str> = COLUMNS.iter().chain(extra).copied().collect();
+        let verdicts = engine.stream(session.read_table(cleaned.verdicts(&columns, 1)?)?.select_columns(&columns)?).await?;
+        let columns = ["ordinal_of_record", "reason", "survivor", "similarity", "is_copy"];
+        let table = session.read_table(decisions.table(&decisions.done().await?, &columns, 1)?)?;
+        Ok(Self { verdicts, decisions: Decisions::new(engine.stream(table).await?) })
+    }
+
+    /// The next records.
+    pub(crate) async fn next(&mut self) -> Result<Option<Judged>> {
+        let Some(batch) = self.verdicts.try_next().await? else { return Ok(None) };
+        let mut decisions = Vec::with_capacity(batch.num_rows());
+        for ordinal in batch.column(0).as_primitive::<UInt64Type>().values() {
+            decisions.push(self.decisions.on(*ordinal).await?);
+        }
+        Ok(Some(Judged { batch, decisions }))
+    }
+}
+
+impl Ledger {
+    /// Reads it again; `extra` columns of the verdicts come after those of the ledger.
+    pub(crate) async fn read(&self, engine: &Engine, cleaned: &Cleaned, extra: &[&str]) -> Result<Reader> {
+        Reader::open(engine, cleaned, &self.decisions, extra).await
+    }
+}
+
+/// Counts the ledger and gives every record its fate.
+pub(super) async fn count(search: &Search<'_>, decisions: Stage, near: Found) -> Result<Ledger> {
+    let modality = search.pipeline.source.modality;
+    let splitter = Splitter::new(&search.pipeline.split)?;
+    let before = search.known.map(|known| &known.manifest);
+    let mut tally = before.map(|manifest| manifest.tally.clone()).unwrap_or_default();
+    let mut rows_digest = before.map(|manifest| manifest.rows_digest).unwrap_or_default();
+    let mut sizes = before.map(|manifest| manifest.statistics.sizes.clone()).unwrap_or_default();
+    tally.read += search.cleaned.records;
+    let mut fates = Vec::with_capacity(search.cleaned.records as usize);
+    let (mut classes, mut training) = (BTreeSet::new(), BTreeMap::<String, u64>::new());
+    let mut kept = 0;
+    let mut reader = Reader::open(search.engine, search.cleaned, &decisions, &[]).await?;
+    while let Some(judged) = reader.next().await? {
+        let batch = &judged.batch;
+        let (keys, ids) = (batch.column(1).as_string::<i32>(), batch.column(3).as_fixed_size_binary());
+        let (size, class) = (batch.column(7).as_primitive::<UInt32Type>(), batch.column(8).as_string::<i32>());
+        for row in 0..batch.num_rows() {
+            let mut fate = Fate::LeftOut;
+            match judged.verdict(row) {
+                (clean::KEPT, _) => {
+                    let (id, key) = (digest(ids.value(row))?, keys.value(row));
+                    let class = super::text_at(class, row).unwrap_or_default();
+                    fate = splitter.fate(&id, key);
+                    kept += 1;
+                    tally.kept += 1;
+                    rows_digest.add(&row_digest(&id, fate, class));
+                    count_size(&mut sizes, size.value(row));
+                    if modality == Modality::Images {
+                        classes.insert(class.to_owned());
+                        *training.entry(class.to_owned()).or_default() += u64::from(fate == Fate::Train);
+                    }
+                }
+                (clean::REMOVED, reason) => *tally.removed.entry(reason.unwrap_or("unnamed").to_owned()).or_default() += 1,
+                (_, reason) => *tally.quarantined.entry(reason.unwrap_or("unnamed").to_owned()).or_default() += 1,
+            }
+            fates.push(fate);
+        }
+    }
+    for flip in &near.flips {
+        let fate = splitter.fate(&flip.record.id, "");
+        let row = row_digest(&flip.record.id, fate, "");
+        let removed = tally.removed.entry("near_duplicate".to_owned()).or_default();
+        match flip.now {
+            Some(_) => (tally.kept, *removed) = (tally.kept - 1, *removed + 1),
+            None => (tally.kept, *removed) = (tally.kept + 1, *removed - 1),
+        }
+        if flip.now.is_some() { rows_digest.remove(&row) } else { rows_digest.add(&row) }
+    }
+    tally.removed.retain(|_, count| *count > 0);
+    if fates.len() as u64 != search.cleaned.records {
+        let message = format!("ledger: found {} records, expected {}: records were lost or doubled", fates.len(), search.cleaned.records);
+        return Err(Error::new(Kind::Internal, message));
+    }
+    let classes: Vec<String> = classes.into_iter().collect();
+    let class_counts = classes.iter().map(|class| training.get(class).copied().unwrap_or(0)).collect();
+    let (flips, quality) = (near.flips, near.quality);
+    Ok(Ledger { fates: Arc::new(fates), tally, rows_digest, classes, class_counts, sizes, kept, decisions, flips, quality, splitter })
+}
+
+/// Digest of a kept record with what else decides its row.
+fn row_digest(id: &Digest, fate: Fate, class: &str) -> Digest {
+    Digest::of_parts([id.as_bytes().as_slice(), &[fate as u8], class.as_bytes()])
+}
+
+/// Counts a size by its order of magnitude.
+fn count_size(sizes: &mut Vec<u64>, size: u32) {
+    let place = size.max(1).ilog2() as usize;
+    if sizes.len() <= place {
+        sizes.resize(place + 1, 0);
+    }
+    sizes[place] += 1;
+}
+
+/// Which records are validation.
+pub(crate) struct Splitter {
+    share: f64,
+    keys: Option<GlobSet>,
+}
+
+impl Splitter {
+    fn new(settings: &Split) -> Result<Self> {
+        let keys = match settings.validation_keys.is_empty() {
+            true => None,
+            false => Some(globs("split.validation_keys", &settings.validation_keys)?),
+        };
+        Ok(Self { share: settings.validation, keys })
+    }
+
+    /// The fate of a kept record; `key` matters only if the split is by keys.
+    pub(crate) fn fate(&self, id: &Digest, key: &str) -> Fate {
+        let is_validation = match &self.keys {
+            // A member of an archive is named by its path in it as well as by its whole key.
+            Some(keys) => keys.is_match(key) || key.match_indices('#').any(|(at, _)| keys.is_match(&key[at + 1..])),
+            None => {
+                // Not the first 8 bytes: rows are ordered by these.
+                let mut bytes = [0; 8];
+                bytes.copy_from_slice(&id.as_bytes()[8..16]);
+                (u64::from_le_bytes(bytes) as f64) < self.share * 2f64.powi(64)
+            }
+        };
+        if is_validation { Fate::Validation } else { Fate::Train }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_counted_by_order_of_magnitude() {
+        let mut sizes = Vec::new();
+        for size in [0, 1, 2, 3, 4, 1_000] {
+            count_size(&mut sizes, size);
+        }
+        assert_eq!(sizes, [2, 2, 1, 0, 0, 0, 0, 0, 0, 1]);
+    }
+
+    #[test]
+    fn members_of_archives_are_split_by_their_own_path_too() {
+        let split = Split { validation_keys: vec!["test/**".to_owned()], ..Split::default() };
+        let splitter = Splitter::new(&split).expect("globs");
+        let id = Digest::of(b"x");
+        for (key, fate) in
+            [("test/a.jpg", Fate::Validation), ("x.tar#test/a.jpg", Fate::Validation), ("x.tar#train/a.jpg", Fate::Train), ("a.jpg", Fate::Train)]
+        {
+            assert_eq!(splitter.fate(&id, key), fate, "{key}");
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! A source that grows: what is new is added, and the version is the one that an ingest of everything would make.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+
+use super::*;
+
+/// A document of a family: members of one family are near duplicates if they have few edits.
+fn member(family: u32, edits: &[u8]) -> String {
+    let mut words: Vec<String> = (0..80).map(|i| format!("w{}", family * 1_000 + i)).collect();
+    for edit in edits {
+        words[*edit as usize % 80] = format!("edit{edit}");
+    }
+    words.join(" ") + "\n"
+}
+
+async fn ingested(place: &Place, overrides: &[&str]) -> DatasetManifest {
+    match place.ingest(overrides).await.expect("ingest").outcome {
+        Outcome::Committed(manifest) | Outcome::Unchanged(manifest) => manifest,
+        planned @ Outcome::Planned { .. } => panic!("expected a version, found {planned:?}"),
+    }
+}
+
+/// Ids of the kept records by the ledger, and the verdicts of all.
+async fn kept(place: &Place, manifest: &DatasetManifest) -> (BTreeSet<Vec<u8>>, BTreeMap<String, (String, Option<Vec<u8>>)>) {
+    let ledger = place.read(manifest, "records").await;
+    let (keys, ids) = (ledger.column(0).as_string::<i32>(), ledger.column(1).as_fixed_size_binary());
+    let (verdicts, survivors) = (ledger.column(2).as_string::<i32>(), ledger.column(5).as_fixed_size_binary());
+    let mut all = BTreeMap::new();
+    let mut kept = BTreeSet::new();
+    for row in 0..ledger.num_rows() {
+        let survivor = survivors.is_valid(row).then(|| survivors.value(row).to_vec());
+        assert!(all.insert(keys.value(row).to_owned(), (verdicts.value(row).to_owned(), survivor)).is_none(), "{} twice", keys.value(row));
+        if verdicts.value(row) == "kept" {
+            assert!(kept.insert(ids.value(row).to_vec()), "{} is kept twice", keys.value(row));
+        }
+    }
+    (kept, all)
+}
+
+/// Ids in the rows of both splits.
+async fn in_tables(place: &Place, manifest: &DatasetManifest, is_text: bool) -> Vec<u64> {
+    let mut ids = Vec::new();
+    for table in ["train", "validation"] {
+        let rows = place.read(manifest, table).await;
+        if is_text {
+            ids.extend(rows.column(0).as_fixed_size_binary().iter().flatten().map(|id| u64::from_le_bytes(id[..8].try_into().expect("id"))));
+        } else {
+            ids.extend(rows.column(1).as_list::<i32>().values().as_primitive::<UInt64Type>().values());
+        }
+    }
+    ids.sort_unstable();
+    ids.dedup();
+    ids
+}
+
+/// Ingests documents in some runs and at once, and compares.
+async fn compare(runs: &[Vec<(u32, Vec<u8>)>], overrides: &[&str], is_text: bool) {
+    let (grown, whole) = (Place::new(), Place::new());
+    let mut last = None;
+    for (number, run) in runs.iter().enumerate() {
+        for (at, (family, edits)) in run.iter().enumerate() {
+            // Keys of later runs come before those of earlier ones every other time.
+            let key = format!("{}/{number}-{at:03}.txt", if number % 2 == 0 { "m" } else { "a" });
+            grown.put(&key, member(*family, edits));
+            whole.put(&key, member(*family, edits));
+        }
+        last = Some(ingested(&grown, overrides).await);
+    }
+    let (grown_version, whole_version) = (last.expect("a run"), ingested(&whole, overrides).await);
+    assert_eq!(grown_version.rows_digest, whole_version.rows_digest);
+    assert_eq!(grown_version.tally.kept, whole_version.tally.kept);
+    let (kept_grown, grown_ledger) = kept(&grown, &grown_version).await;
+    let (kept_whole, _) = kept(&whole, &whole_version).await;
+    assert_eq!(kept_grown, kept_whole);
+    // Every survivor that the ledger names is kept.
+    for (key, (verdict, survivor)) in &grown_ledger {
+        if let Some(survivor) = survivor {
+            assert!(verdict == "removed" && kept_grown.contains(survivor), "{key}: its survivor is not kept");
+        }
+    }
+    let expected: Vec<u64> = {
+        let mut ids: Vec<u64> = kept_whole.iter().map(|id| u64::from_le_bytes(id[..8].try_into().expect("id"))).collect();
+        ids.sort_unstable();
+        ids
+    };
+    assert_eq!(in_tables(&grown, &grown_version, is_text).await, expected);
+    assert_eq!(in_tables(&whole, &whole_version, is_text).await, expected);
+    let index = grown.read(&grown_version, "index").await;
+    assert_eq!(index.num_rows() as u64, whole.read(&whole_version, "index").await.num_rows() as u64);
+}
+
+#[test]
+fn any_split_over_runs_gives_the_same_rows() {
+    let runtime = tokio::runtime::Runtime::new().expect("runtime");
+    let document = (0u32..3, prop::collection::vec(any::<u8>(), 0..7));
+    let runs = prop::collection::vec(prop::collection::vec(document, 1..6), 2..4);
+    let mut runner = TestRunner::new(Config { cases: 12, failure_persistence: None, ..Config::default() });
+    let overrides = ["output=documents", "split.validation=0.2", "clean.min_chars=1", "format=parquet"];
+    let tested = runner.run(&runs, |runs| {
+        runtime.block_on(compare(&runs, &overrides, true));
+        Ok(())
+    });
+    tested.expect("the same rows");
+}
+
+#[tokio::test]
+async fn sequences_of_tokens_lose_the_documents_that_are_replaced_and_no_others() {
+    let first: Vec<(u32, Vec<u8>)> = (0..30).map(|n| (n % 15, vec![n as u8; usize::from(n >= 15) * 3])).collect();
+    let second: Vec<(u32, Vec<u8>)> = (0..20).map(|n| (n, vec![200, n as u8 + 7, n as u8 * 3])).collect();
+    for method in ["pack.method=stream", "pack.method=best_fit"] {
+        let runs = [first.clone(), second.clone()];
+        compare(&runs, &["split.validation=0.2", "clean.min_chars=1", method], false).await;
+    }
+}
+
+#[tokio::test]
+async fn an_increment_reads_only_what_is_new_and_keeps_the_tokenizer() {
+    let place = troubled();
+    let first = committed(place.ingest(&[]).await);
+    place.put("a/new.rs", document(99));
+    // Were the old files read, they would be found changed.
+    for number in 0..20 {
+        let path = place.folder.path().join(format!("raw/a/{number:02}.rs"));
+        let time = fs::metadata(&path).expect("file").modified().expect("time");
+        let size = fs::metadata(&path).expect("file").len() as usize;
+        let mut bytes = vec![b'x'; size];
+        bytes[size - 1] = b'\n';
+        fs::write(&path, bytes).expect("file");
+        fs::File::options().write(true).open(&path).expect("file").set_modified(time).expect("time");
+    }
+    let second = committed(place.ingest(&[]).await);
+    assert_eq!((second.version, second.tally.read, second.tally.kept), (2, first.tally.read + 1, first.tally.kept + 1));
+    assert_eq!(second.tokenizer, first.tokenizer);
+    assert!(second.layout.is_some() && second.identity() != first.identity());
+    assert_eq!(second.tables["train"].plain().len(), 2);
+}
+
+#[tokio::test]
+async fn an_object_that_is_gone_means_a_start_from_the_beginning() {
+    let place = troubled();
+    committed(place.ingest(&[]).await);
+    fs::remove_file(place.folder.path().join("raw/a/00.rs")).expect("remove");
+    place.put("a/new.rs", document(99));
+    let second = committed(place.ingest(&[]).await);
+    assert_eq!((second.version, second.tally.read, second.layout), (2, 28, None));
+}
