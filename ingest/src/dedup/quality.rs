@@ -17,6 +17,8 @@ const SAMPLE: usize = 4096;
 /// A shingle that this many records of the sample have is left out of the search for pairs: it is boilerplate, and pairs
 /// that have only such shingles in common are not similar.
 const COMMON: usize = 64;
+/// Of the shingles every so manieth, by hash, leads to a pair: a pair at a threshold of a half shares hundreds.
+const SHINGLES_APART: u64 = 16;
 
 /// Finds the rank up to which records belong to the sample.
 #[derive(Default)]
@@ -97,7 +99,9 @@ impl Sample {
     fn candidates(&self) -> Vec<(usize, usize)> {
         let mut having: HashMap<u64, Vec<u32>, BuildHasherDefault<Already>> = HashMap::default();
         for (at, features) in self.features.iter().enumerate() {
-            for shingle in &features.data {
+            // Of a small record every shingle counts.
+            let apart = if features.data.len() < 1_024 { 1 } else { SHINGLES_APART };
+            for shingle in features.data.iter().filter(|shingle| **shingle % apart == 0) {
                 having.entry(*shingle).or_default().push(at as u32);
             }
         }

@@ -38,9 +38,9 @@ fn stored<'a>(bytes: &'a [u8], settings: &Picture) -> Stored<'a> {
     cleaned.stored.unwrap_or_else(|| panic!("{:?}", cleaned.verdict))
 }
 
-fn reason(bytes: &[u8], settings: &Picture) -> &'static str {
+fn reason(bytes: &[u8], settings: &Picture) -> std::borrow::Cow<'static, str> {
     match clean(bytes, settings).verdict {
-        Verdict::Keep => "kept",
+        Verdict::Keep => "kept".into(),
         Verdict::Remove(rejection) | Verdict::Quarantine(rejection) => rejection.reason,
     }
 }
