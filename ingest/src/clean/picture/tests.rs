@@ -202,7 +202,7 @@ fn kinds_of_colour_are_kept_converted_or_refused() {
     let opaque = png(DynamicImage::ImageRgba8(DynamicImage::ImageRgb8(scene(40, 30)).into_rgba8()));
     let files = [png(DynamicImage::ImageRgba8(rgba)), png(DynamicImage::ImageLuma8(grey)), png(DynamicImage::ImageRgb16(deep)), gif];
     for file in &files {
-        assert_eq!((reason(file, &refuse), reason(file, &Picture::default())), ("colour_mode", "kept"));
+        assert_eq!((reason(file, &refuse), reason(file, &Picture::default())), ("colour_mode".into(), "kept".into()));
     }
     assert_eq!(reason(&opaque, &refuse), "kept", "a channel of transparency that is opaque all over is none");
     let flat = loaded(&stored(&files[0], &Picture::default()).bytes);
