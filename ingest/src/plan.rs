@@ -166,7 +166,23 @@ impl<'a> Job<'a> {
         let verdicts = Stage::new(dataset.location(), &folder, "verdicts", clean::verdict_schema(), engine.io());
         let contents = Stage::new(dataset.location(), &folder, "contents", clean::content_schema(modality), engine.io());
         let source = Arc::new(source);
-        Ok(Self { pipeline, dataset, engine, progress, source, cleaner, known, inputs, inputs_digest, setup, given, name, verdicts, contents, size })
+        Ok(Self {
+            pipeline,
+            dataset,
+            engine,
+            progress,
+            source,
+            cleaner,
+            known,
+            inputs,
+            inputs_digest,
+            setup,
+            given,
+            name,
+            verdicts,
+            contents,
+            size,
+        })
     }
 
     /// The newest version, if this job can add to it rather than start anew: the same setup, and all its inputs are there.

@@ -237,7 +237,10 @@ impl AsyncFileReader for Ranged {
         async move { self.location.get_range(&self.object, range).await.map_err(external) }.boxed()
     }
 
-    fn get_metadata<'a>(&'a mut self, options: Option<&'a ArrowReaderOptions>) -> BoxFuture<'a, parquet::errors::Result<Arc<ParquetMetaData>>> {
+    fn get_metadata<'a>(
+        &'a mut self,
+        options: Option<&'a ArrowReaderOptions>,
+    ) -> BoxFuture<'a, parquet::errors::Result<Arc<ParquetMetaData>>> {
         let policy = options.map_or(PageIndexPolicy::Skip, ArrowReaderOptions::offset_index_policy);
         async move {
             let bytes = self.bytes;
@@ -337,9 +340,10 @@ impl Columns {
             .iter()
             .skip(usize::from(self.is_numbered))
             .map(|field| {
-                batch.column_by_name(field.name()).cloned().ok_or_else(|| {
-                    Error::new(Kind::Corrupt, format!("a stage object has no column `{}`", field.name()))
-                })
+                batch
+                    .column_by_name(field.name())
+                    .cloned()
+                    .ok_or_else(|| Error::new(Kind::Corrupt, format!("a stage object has no column `{}`", field.name())))
             })
             .collect::<Result<_>>()?;
         if self.is_numbered {

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, FixedSizeBinaryBuilder, LargeBinaryBuilder, StringBuilder, UInt32Builder};
 use arrow::datatypes::{DataType, Field};
-use forebay_schemas::pipeline::picture::NearPicture;
 use forebay_schemas::pipeline::Pipeline;
+use forebay_schemas::pipeline::picture::NearPicture;
 
 use super::picture::bands::Bands;
 use super::picture::moments::MOMENTS_BYTES;

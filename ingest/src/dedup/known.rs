@@ -107,7 +107,8 @@ impl Known {
         let mut stages: HashMap<&str, (Stage, Vec<Part>)> = HashMap::new();
         let mut found = Vec::with_capacity(places.len());
         for (task, parts) in by_task {
-            let listed = self.tasks.get(task as usize).ok_or_else(|| Error::new(Kind::Corrupt, format!("index: no task {task} is listed")))?;
+            let listed =
+                self.tasks.get(task as usize).ok_or_else(|| Error::new(Kind::Corrupt, format!("index: no task {task} is listed")))?;
             if !stages.contains_key(listed.folder.as_str()) {
                 let stage = Stage::new(self.dataset.location(), &listed.folder, "contents", Arc::clone(&self.contents), &self.io);
                 let done = stage.done().await?;

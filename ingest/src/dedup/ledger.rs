@@ -234,9 +234,12 @@ mod tests {
         let split = Split { validation_keys: vec!["test/**".to_owned()], ..Split::default() };
         let splitter = Splitter::new(&split).expect("globs");
         let id = Digest::of(b"x");
-        for (key, fate) in
-            [("test/a.jpg", Fate::Validation), ("x.tar#test/a.jpg", Fate::Validation), ("x.tar#train/a.jpg", Fate::Train), ("a.jpg", Fate::Train)]
-        {
+        for (key, fate) in [
+            ("test/a.jpg", Fate::Validation),
+            ("x.tar#test/a.jpg", Fate::Validation),
+            ("x.tar#train/a.jpg", Fate::Train),
+            ("a.jpg", Fate::Train),
+        ] {
             assert_eq!(splitter.fate(&id, key), fate, "{key}");
         }
     }

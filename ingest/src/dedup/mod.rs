@@ -97,7 +97,10 @@ impl Search<'_> {
         let copies = (self.stage)("copies", exact::schema());
         let session = self.engine.session(4096);
         session.register_table("copies", copies.table(&copies.done().await?, &["ordinal_of_copy", "id"], 1)?)?;
-        session.register_table("near", near.removed.table(&near.removed.done().await?, &["ordinal_of_record", "id", "survivor", "similarity"], 1)?)?;
+        session.register_table(
+            "near",
+            near.removed.table(&near.removed.done().await?, &["ordinal_of_record", "id", "survivor", "similarity"], 1)?,
+        )?;
         // To a near-duplicate pass an exact copy is a duplicate of similarity 1, also where exact removal is off.
         let copy = if self.pipeline.dedup.exact { "exact_duplicate" } else { "near_duplicate" };
         let query = format!(

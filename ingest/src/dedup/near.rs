@@ -243,7 +243,8 @@ impl Round<'_> {
         };
         let content = if self.modality() == Modality::Text { "text" } else { "sketch" };
         let label = label_function(Arc::clone(labels));
-        let columns = vec![col(ORDINAL).alias("number"), col("id"), datafusion::prelude::cast(col(content), DataType::LargeBinary).alias("content")];
+        let columns =
+            vec![col(ORDINAL).alias("number"), col("id"), datafusion::prelude::cast(col(content), DataType::LargeBinary).alias("content")];
         let mut all: DataFrame = new.select(columns)?;
         if let Some(known) = known.filter(|_| !self.pulled.is_empty()) {
             let old = MemTable::try_new(gathered(), vec![vec![self.contents_of_pulled(known).await?]])?;
@@ -266,7 +267,9 @@ impl Round<'_> {
             let places: Vec<_> = self.pulled.iter().map(|record| record.place).collect();
             let found = known.contents(&places, &["text"]).await?;
             let found: std::collections::HashMap<_, _> = found.into_iter().map(|(place, batch, row)| (place, (batch, row))).collect();
-            let text = |record: &KnownRecord| found.get(&record.place).map(|(batch, row)| batch.column(0).as_string::<i64>().value(*row).as_bytes());
+            let text = |record: &KnownRecord| {
+                found.get(&record.place).map(|(batch, row)| batch.column(0).as_string::<i64>().value(*row).as_bytes())
+            };
             self.pulled.iter().map(text).collect()
         } else {
             self.pulled.iter().map(|record| Some(record.sketch.as_slice())).collect()
@@ -278,7 +281,9 @@ impl Round<'_> {
 fn see(shared: &mut Shared, likeness: &Likeness, sketch: &[u8]) {
     match likeness {
         // Without the detour of a list, as this is done for every record.
-        Likeness::Text(_) => sketch.chunks_exact(8).for_each(|key| shared.see(key.iter().rev().fold(0, |key, byte| key << 8 | u64::from(*byte)))),
+        Likeness::Text(_) => {
+            sketch.chunks_exact(8).for_each(|key| shared.see(key.iter().rev().fold(0, |key, byte| key << 8 | u64::from(*byte))))
+        }
         Likeness::Images(..) => likeness.distinct_keys(sketch).into_iter().for_each(|key| shared.see(key)),
     }
 }

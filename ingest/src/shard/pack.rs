@@ -327,8 +327,8 @@ mod tests {
         let expected = [
             (vec![3, 3, 3, 3, 3], vec![2], vec![0]),
             (vec![2, 2, 2, 0, 0], vec![1], vec![0]),
-            (vec![3, 3, 0, 1, 0], vec![2, 0], vec![3]),
-            (vec![4, 4, 0, 0, 0], vec![3], vec![0]),
+            (vec![3, 3, 0, 0, 0], vec![2], vec![]),
+            (vec![4, 4, 0, 1, 0], vec![3, 0], vec![0, 3]),
         ];
         assert_eq!(rows, expected);
         assert_eq!((packer.split_documents(), packer.padding_tokens()), (1, 3));

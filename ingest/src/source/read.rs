@@ -216,8 +216,7 @@ fn read_object(
     };
     let mut flow = ControlFlow::Continue(());
     let settings = &source.settings;
-    let reading =
-        open::Reading { formats: &settings.formats, modality: settings.modality, max_record_bytes: settings.max_record.0 };
+    let reading = open::Reading { formats: &settings.formats, modality: settings.modality, max_record_bytes: settings.max_record.0 };
     let read = open::read(&object.key, &mut input, reading, &mut |record| {
         flow = batch.push(object, record, sender);
         flow

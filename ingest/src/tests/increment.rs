@@ -46,7 +46,9 @@ async fn in_tables(place: &Place, manifest: &DatasetManifest, is_text: bool) -> 
     for table in ["train", "validation"] {
         let rows = place.read(manifest, table).await;
         if is_text {
-            ids.extend(rows.column(0).as_fixed_size_binary().iter().flatten().map(|id| u64::from_le_bytes(id[..8].try_into().expect("id"))));
+            ids.extend(
+                rows.column(0).as_fixed_size_binary().iter().flatten().map(|id| u64::from_le_bytes(id[..8].try_into().expect("id"))),
+            );
         } else {
             ids.extend(rows.column(1).as_list::<i32>().values().as_primitive::<UInt64Type>().values());
         }

@@ -71,12 +71,7 @@ async fn named_stages(dataset: &Dataset, versions: &[DatasetManifest]) -> Result
     Ok(folders)
 }
 
-fn garbage<'a>(
-    versions: &[DatasetManifest],
-    stages: &HashSet<String>,
-    found: &'a [Object],
-    cutoff: SystemTime,
-) -> Vec<&'a Object> {
+fn garbage<'a>(versions: &[DatasetManifest], stages: &HashSet<String>, found: &'a [Object], cutoff: SystemTime) -> Vec<&'a Object> {
     let mut named: HashSet<&str> = HashSet::new();
     let mut lance: Vec<&str> = Vec::new();
     for version in versions {

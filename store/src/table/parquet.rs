@@ -67,7 +67,15 @@ impl Tables for ParquetTables {
         };
         files.extend(write::files(&self.location, path, schema, rows, files.is_empty()).await?);
         let rows = files.iter().map(|file| file.rows).sum();
-        Ok(TableRef { format: TableFormat::Parquet, path: path.to_owned(), lance_version: None, files, rows, parts: Vec::new(), deleted: None })
+        Ok(TableRef {
+            format: TableFormat::Parquet,
+            path: path.to_owned(),
+            lance_version: None,
+            files,
+            rows,
+            parts: Vec::new(),
+            deleted: None,
+        })
     }
 
     async fn open(&self, table: &TableRef) -> Result<Arc<dyn Table>> {

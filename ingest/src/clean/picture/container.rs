@@ -152,9 +152,8 @@ fn is_jpeg_picture(marker: u8, content: &[u8]) -> bool {
 
 /// Chunks up to IEND (PNG, third edition, chapter 5).
 fn png(bytes: &[u8], layout: &mut Layout) -> Option<()> {
-    const KEPT: [&[u8; 4]; 14] = [
-        b"tRNS", b"cHRM", b"gAMA", b"iCCP", b"sBIT", b"sRGB", b"cICP", b"mDCV", b"cLLI", b"bKGD", b"pHYs", b"acTL", b"fcTL", b"fdAT",
-    ];
+    const KEPT: [&[u8; 4]; 14] =
+        [b"tRNS", b"cHRM", b"gAMA", b"iCCP", b"sBIT", b"sRGB", b"cICP", b"mDCV", b"cLLI", b"bKGD", b"pHYs", b"acTL", b"fcTL", b"fdAT"];
     layout.keep(0..8);
     let mut at = 8;
     loop {

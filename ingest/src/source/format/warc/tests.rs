@@ -216,7 +216,10 @@ proptest! {
             let at = index.index(bytes.len());
             bytes[at] = *value;
             let mut end = 0;
-            hit.extend(parts.iter().position(|part| { end += part.len(); at < end }));
+            let part = parts.iter().position(|part| { end += part.len(); at < end });
+            hit.extend(part);
+            // The line end that a record begins behind belongs to both.
+            hit.extend(part.filter(|_| !gzip && at + 1 == end).map(|part| part + 1));
         }
         let lines = told(&bytes);
         let places: HashSet<&str> = lines.iter().filter_map(|line| line.split(' ').next()).collect();
