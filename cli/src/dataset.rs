@@ -1,8 +1,9 @@
-//! `forebay dataset`: log, show, diff, tag, untag, gc.
+//! `forebay dataset`: log, show, report, diff, tag, untag, gc.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use forebay_ingest::report;
 use forebay_schemas::dataset::DatasetManifest;
@@ -43,6 +44,23 @@ enum Action {
         #[arg(default_value = "latest")]
         version: String,
         /// Prints the manifest
+        #[arg(long)]
+        json: bool,
+    },
+    /// Writes a page to look at: what each rule left out, duplicates, histograms, lineage
+    ///
+    /// One HTML file that fetches nothing.
+    #[command(after_help = "Example:\n  forebay dataset report lake/rust-code\n  forebay dataset report s3://bucket/lake/code 7 --out code-7.html")]
+    Report {
+        /// URL or path of the dataset
+        dataset: String,
+        /// latest, a number or a tag
+        #[arg(default_value = "latest")]
+        version: String,
+        /// Where to; the default is `{dataset}-{version}.html` in this folder
+        #[arg(long)]
+        out: Option<PathBuf>,
+        /// Prints {version, path}
         #[arg(long)]
         json: bool,
     },
@@ -103,6 +121,7 @@ impl Dataset {
             match self.action {
                 Action::Log { dataset, json } => log(&dataset, json).await,
                 Action::Show { dataset, version, json } => show(&dataset, &version, json).await,
+                Action::Report { dataset, version, out, json } => write_report(&dataset, &version, out, json).await,
                 Action::Diff { dataset, from, to, json } => diff(&dataset, &from, &to, json).await,
                 Action::Tag { dataset, tag, version, json } => tag_or_list(&dataset, tag, &version, json).await,
                 Action::Untag { dataset, tag } => Ok(Store::open(&dataset).await?.untag(&tag).await?),
@@ -184,6 +203,19 @@ async fn show(dataset: &str, version: &str, json: bool) -> Result<()> {
     }
     output::line("")?;
     output::line(report::conservation(&m.tally).trim_end())
+}
+
+async fn write_report(dataset: &str, version: &str, out: Option<PathBuf>, json: bool) -> Result<()> {
+    let store = Store::open(dataset).await?;
+    let manifest = resolve(&store, version).await?;
+    let page = report::page_of(&store, &manifest).await?;
+    let name = dataset.trim_end_matches('/').rsplit('/').next().unwrap_or("dataset");
+    let path = out.unwrap_or_else(|| PathBuf::from(format!("{name}-{}.html", manifest.version)));
+    std::fs::write(&path, page).with_context(|| format!("writing `{}` failed", path.display()))?;
+    if json {
+        return output::json(&json!({"version": manifest.version, "path": path}));
+    }
+    output::line(format!("report of version {}: {}", manifest.version, path.display()))
 }
 
 async fn diff(dataset: &str, from: &str, to: &str, json: bool) -> Result<()> {

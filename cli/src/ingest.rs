@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use clap::Args;
-use forebay_ingest::{Ingested, Options, Outcome, report};
+use forebay_ingest::{Ingested, Options, Outcome, Reject, report};
 use forebay_schemas::RowsDigest;
 use forebay_schemas::dataset::DatasetManifest;
 use serde::Serialize;
@@ -25,10 +25,11 @@ use crate::progress::Bars;
 pub(crate) struct Ingest {
     #[command(flatten)]
     settings: Settings,
-    /// Reads and decides, prints the table, commits nothing
+    /// Reads and decides, prints the first rejects of each rule and the table, commits nothing
     #[arg(long)]
     dry_run: bool,
-    /// Prints one JSON object: version, committed, read, kept, removed, quarantined, rows_digest, seconds, stages
+    /// Prints one JSON object: version, committed, read, kept, removed, quarantined, rows_digest, seconds, stages;
+    /// rejects in a dry run
     #[arg(long)]
     json: bool,
 }
@@ -44,6 +45,14 @@ struct Json<'a> {
     rows_digest: RowsDigest,
     seconds: f64,
     stages: BTreeMap<&'a str, f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rejects: Option<BTreeMap<&'a str, Vec<JsonReject<'a>>>>,
+}
+
+#[derive(Serialize)]
+struct JsonReject<'a> {
+    key: &'a str,
+    detail: &'a str,
 }
 
 impl Ingest {
@@ -73,10 +82,21 @@ fn print_json(ingested: &Ingested) -> Result<()> {
         rows_digest,
         seconds: ingested.seconds,
         stages: ingested.stages.iter().map(|(name, seconds)| (name.as_str(), *seconds)).collect(),
+        rejects: match &ingested.outcome {
+            Outcome::Planned { rejects, .. } => Some(rejects.iter().map(json_rejects).collect()),
+            _ => None,
+        },
     })
 }
 
+fn json_rejects<'a>((reason, rejects): (&'a String, &'a Vec<Reject>)) -> (&'a str, Vec<JsonReject<'a>>) {
+    (reason, rejects.iter().map(|reject| JsonReject { key: &reject.key, detail: &reject.detail }).collect())
+}
+
 fn print_text(ingested: &Ingested, dataset: &str) -> Result<()> {
+    if let Outcome::Planned { rejects, .. } = &ingested.outcome {
+        print_rejects(rejects)?;
+    }
     output::line(report::conservation(ingested.tally()).trim_end())?;
     output::line("")?;
     let seconds = ingested.seconds;
@@ -87,9 +107,20 @@ fn print_text(ingested: &Ingested, dataset: &str) -> Result<()> {
         }
         Outcome::Committed(manifest) => {
             output::line(format!("committed version {} of {dataset} in {seconds:.1} s", manifest.version))?;
-            print_rows(manifest)
+            print_rows(manifest)?;
+            output::line(format!("  a page to look at: forebay dataset report {dataset} {}", manifest.version))
         }
     }
+}
+
+fn print_rejects(rejects: &BTreeMap<String, Vec<Reject>>) -> Result<()> {
+    for (reason, rejects) in rejects {
+        output::line(format!("{reason}, the first of them:"))?;
+        for Reject { key, detail } in rejects {
+            output::line(format!("  {key}: {detail}"))?;
+        }
+    }
+    output::line("")
 }
 
 fn print_rows(manifest: &DatasetManifest) -> Result<()> {

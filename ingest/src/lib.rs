@@ -20,6 +20,7 @@ mod stage;
 mod tables;
 mod tokenizer;
 
+pub use dedup::Reject;
 pub use error::{Error, Kind, Result};
 pub use plan::{Ingested, Options, Outcome, ingest};
 pub use progress::{Progress, Silent, Unit};

@@ -4,7 +4,7 @@
 //! tasks. Nothing is visible before the manifest is committed. Deliberately absent: the work itself, which is in the
 //! module of each stage.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -22,7 +22,7 @@ use futures::{StreamExt, TryStreamExt};
 
 use crate::clean::{self, Cleaner};
 use crate::dedup::known::{self, Known};
-use crate::dedup::{Cleaned, Fate, Likeness, Search};
+use crate::dedup::{Cleaned, Fate, Likeness, Reject, Search};
 use crate::engine::Engine;
 use crate::error::{Error, Kind, Result};
 use crate::progress::{Progress, Unit};
@@ -52,6 +52,8 @@ pub enum Outcome {
         tally: Tally,
         /// Digest of the records that would be kept.
         rows_digest: RowsDigest,
+        /// The first records that each rule leaves out, by reason.
+        rejects: BTreeMap<String, Vec<Reject>>,
     },
 }
 
@@ -118,6 +120,15 @@ pub(crate) async fn ingest_in_tasks(
     Ok(clock.finish(outcome?))
 }
 
+/// Loads the cleaner on a thread that may block while it fetches lists and models.
+async fn cleaner(pipeline: &Pipeline, engine: &Engine) -> Result<Cleaner> {
+    let (pipeline, io) = (pipeline.clone(), engine.io().clone());
+    let load = tokio::task::spawn_blocking(move || {
+        Cleaner::load(&pipeline, &|place| io.block_on(source::named::read(place)).map(Vec::from))
+    });
+    load.await.map_err(|error| Error::internal("loading lists and models stopped", error))?
+}
+
 /// One ingest of one listed input under one configuration.
 pub(crate) struct Job<'a> {
     pub(crate) pipeline: &'a Pipeline,
@@ -150,7 +161,7 @@ impl<'a> Job<'a> {
             Some(file) if modality == Modality::Text && pipeline.output == Output::Tokens => Some(tokenizer::read(file).await?),
             _ => None,
         };
-        let cleaner = Arc::new(Cleaner::load(pipeline)?);
+        let cleaner = Arc::new(cleaner(pipeline, &engine).await?);
         let mut source = Source::list(&pipeline.source, progress.as_ref()).await?;
         let inputs = source.manifest()?;
         let inputs_digest = source::digest(&inputs);
@@ -235,7 +246,7 @@ impl<'a> Job<'a> {
             return Err(Error::new(Kind::Internal, format!("records were lost or doubled:\n{}", report::conservation(&ledger.tally))));
         }
         if options.dry_run {
-            return Ok(Outcome::Planned { tally: ledger.tally, rows_digest: ledger.rows_digest });
+            return Ok(Outcome::Planned { tally: ledger.tally, rows_digest: ledger.rows_digest, rejects: ledger.rejects });
         }
         let latest = self.dataset.latest().await?;
         if let Some(latest) = latest.filter(|latest| latest.config_digest == self.setup && latest.rows_digest == ledger.rows_digest) {

@@ -1,4 +1,9 @@
-//! The conservation table as text.
+//! What came of an ingest, for people: the conservation table as text, and a version as a page.
+
+mod page;
+mod version;
+
+pub use version::page_of;
 
 use std::fmt::Write;
 

@@ -56,6 +56,8 @@ impl Job<'_> {
             (Modality::Text, Output::Tokens) => self.sequences(kept, &revived, target, &mut statistics, &mut tokenizer, clock).await?,
         };
         statistics.sizes.clone_from(&kept.ledger.sizes);
+        statistics.languages.clone_from(&kept.ledger.languages);
+        statistics.edits.clone_from(&kept.ledger.edits);
         let ledger = amend::records(kept, target, &splits.revived_tokens).await?;
         let records = shard::ledger::records(kept, splits.tokens, ledger.rows, target).await?;
         let mut tables: Vec<(&str, Vec<u64>, TableRef)> = vec![(RECORDS, ledger.deleted, records)];

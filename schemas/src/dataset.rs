@@ -269,6 +269,12 @@ pub struct Statistics {
     /// Kept records by size: the number with 2ⁿ to 2ⁿ⁺¹ - 1 characters, or bytes for images, at place n.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sizes: Vec<u64>,
+    /// Kept records by language, where it was identified.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub languages: BTreeMap<String, u64>,
+    /// What cleaning changed in kept records, by kind: `email` replaced, `line_policy` dropped.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub edits: BTreeMap<String, u64>,
 }
 
 #[cfg(test)]

@@ -5,11 +5,25 @@
 
 use serde::{Deserialize, Serialize};
 
+pub mod bad_words;
+pub mod blocklist;
+pub mod decontaminate;
 pub mod formats;
+pub mod html;
+pub mod language;
+pub mod personal;
 pub mod picture;
+pub mod quality;
 
+pub use bad_words::BadWords;
+pub use blocklist::Blocklist;
+pub use decontaminate::Decontaminate;
 pub use formats::Formats;
+pub use html::Html;
+pub use language::Language;
+pub use personal::{Personal, PersonalKind};
 pub use picture::Picture;
+pub use quality::Quality;
 
 use crate::dataset::{Modality, TableFormat};
 use crate::id::Digest;
@@ -27,7 +41,7 @@ pub struct Pipeline {
     pub format: TableFormat,
     /// What is read.
     pub source: Source,
-    /// What a record must be to be kept.
+    /// Text only: what a record must be to be kept.
     #[serde(default)]
     pub clean: Clean,
     /// Images only: what a picture must be to be kept, and how it is stored.
@@ -93,23 +107,70 @@ fn default_max_record() -> ByteSize {
     ByteSize(16 << 20)
 }
 
-/// Rules of cleaning.
+/// Rules of cleaning text, in the order in which they are applied.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Clean {
-    /// Text: fewer characters after cleaning is `too_short`.
+    /// Addresses that are left out, of records that have one.
+    pub blocklist: Blocklist,
+    /// Guess the character set of text that is not UTF-8 and says nothing about itself; else it is `bad_encoding`.
+    pub detect_charset: bool,
+    /// The main content of pages.
+    pub html: Html,
+    /// Undo a wrong decoding that an earlier program made (`Ã©` for `é`), where it is certain.
+    pub repair_mojibake: bool,
+    /// Fewer characters is `too_short`.
     pub min_chars: u64,
-    /// Text: more characters after cleaning is `too_long`.
+    /// More characters is `too_long`.
     pub max_chars: u64,
-    /// Text: a longest line above this is `long_line` (generated or minified); 1,000 as in StarCoder's filter.
+    /// A longest line above this is `long_line` (generated or minified). StarCoder's filter of code takes 1,000; prose may
+    /// have its paragraphs on lines of their own, so the default leaves out none that is not too long anyway.
     pub max_line_chars: u64,
-    /// Text: a smaller share of letters and digits is `few_alphanumerics`; 0.25 as in StarCoder's filter.
+    /// A smaller share of letters and digits is `few_alphanumerics`; 0.25 as in StarCoder's filter.
     pub min_alphanumeric: f64,
+    /// Language identification.
+    pub language: Language,
+    /// Rules of quality for English text.
+    pub quality: Quality,
+    /// Lists of bad words.
+    pub bad_words: BadWords,
+    /// Evaluation sets that must not be trained on.
+    pub decontaminate: Decontaminate,
+    /// Personal data that is replaced.
+    pub personal: Personal,
 }
 
 impl Default for Clean {
     fn default() -> Self {
-        Self { min_chars: 32, max_chars: 1_000_000, max_line_chars: 1_000, min_alphanumeric: 0.25 }
+        Self {
+            blocklist: Blocklist::default(),
+            detect_charset: true,
+            html: Html::default(),
+            repair_mojibake: true,
+            min_chars: 32,
+            max_chars: 1_000_000,
+            max_line_chars: 1_000_000,
+            min_alphanumeric: 0.25,
+            language: Language::default(),
+            quality: Quality::default(),
+            bad_words: BadWords::default(),
+            decontaminate: Decontaminate::default(),
+            personal: Personal::default(),
+        }
+    }
+}
+
+impl Clean {
+    fn validate(&self) -> Result<(), Invalid> {
+        self.blocklist.validate("clean.blocklist")?;
+        self.html.validate("clean.html")?;
+        check("clean.max_chars", self.max_chars, self.max_chars >= self.min_chars, "at least clean.min_chars")?;
+        check("clean.min_alphanumeric", self.min_alphanumeric, (0.0..=1.0).contains(&self.min_alphanumeric), "0 to 1")?;
+        self.language.validate("clean.language")?;
+        self.quality.validate("clean.quality")?;
+        self.bad_words.validate("clean.bad_words")?;
+        self.decontaminate.validate("clean.decontaminate")?;
+        self.personal.validate("clean.personal")
     }
 }
 
@@ -249,8 +310,7 @@ impl Pipeline {
         check("source.url", &self.source.url, !self.source.url.trim().is_empty(), "a URL or a path")?;
         check("source.max_record", self.source.max_record, self.source.max_record.0 > 0, "at least 1B")?;
         self.source.formats.validate("source.formats")?;
-        check("clean.max_chars", self.clean.max_chars, self.clean.max_chars >= self.clean.min_chars, "at least clean.min_chars")?;
-        check("clean.min_alphanumeric", self.clean.min_alphanumeric, (0.0..=1.0).contains(&self.clean.min_alphanumeric), "0 to 1")?;
+        self.clean.validate()?;
         self.picture.validate("picture")?;
         check("dedup.shingle_words", self.dedup.shingle_words, (1..=32).contains(&self.dedup.shingle_words), "1 to 32")?;
         check("dedup.bands", self.dedup.bands, (1..=256).contains(&self.dedup.bands), "1 to 256")?;

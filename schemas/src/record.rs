@@ -34,8 +34,15 @@ pub fn sequences(length: usize) -> SchemaRef {
 /// Documents, one row a sample.
 ///
 /// - `id`: digest of the cleaned text, 32 bytes; `text`: the cleaned text
+/// - `url`, `title`: of a page, null where the source says nothing; `language`: null unless it was identified
 pub fn documents() -> SchemaRef {
-    Arc::new(Schema::new(vec![Field::new("id", DataType::FixedSizeBinary(32), false), Field::new("text", DataType::LargeUtf8, false)]))
+    Arc::new(Schema::new(vec![
+        Field::new("id", DataType::FixedSizeBinary(32), false),
+        Field::new("text", DataType::LargeUtf8, false),
+        Field::new("url", DataType::Utf8, true),
+        Field::new("title", DataType::Utf8, true),
+        Field::new("language", DataType::Utf8, true),
+    ]))
 }
 
 /// The index that later versions deduplicate against: one row a distinct record that the rules kept, duplicates of it left out.
@@ -74,7 +81,7 @@ pub fn images() -> SchemaRef {
 /// The ledger: one row a record read, so that `read = kept + removed + quarantined` can be counted again at any time.
 ///
 /// - `key`: where the record came from: object key below the source, `#member` for a member of an archive
-/// - `id`: digest of the cleaned content, 32 bytes; null where it could not be decoded
+/// - `id`: digest of the cleaned content, 32 bytes; null where it could not be decoded, or was not for a blocked address
 /// - `verdict`: `kept`, `removed` or `quarantined`; `reason`: the rule, null for kept
 /// - `detail`: the value that the rule judged, for people; `survivor`: for a duplicate, the id of the record kept instead
 /// - `split`: `train` or `validation`, null unless kept; `bytes`: size of the raw record; `tokens`: null unless kept text

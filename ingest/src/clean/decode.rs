@@ -31,13 +31,8 @@ pub(crate) struct Claim<'a> {
     pub(crate) markup: bool,
 }
 
-/// Text that says nothing about itself, and no guess; without its byte order mark.
-pub(crate) fn decode(bytes: &[u8]) -> Result<Cow<'_, str>, Rejection> {
-    decode_as(bytes, Claim::default(), false)
-}
-
 /// Text without its byte order mark; `detect` allows a guess.
-pub(crate) fn decode_as<'a>(bytes: &'a [u8], claim: Claim<'_>, detect: bool) -> Result<Cow<'a, str>, Rejection> {
+pub(crate) fn decode<'a>(bytes: &'a [u8], claim: Claim<'_>, detect: bool) -> Result<Cow<'a, str>, Rejection> {
     let text = match bytes {
         [0xFF, 0xFE, 0, 0, rest @ ..] if rest.len() % 4 == 0 => Cow::Owned(unicode::utf32(rest, u32::from_le_bytes)?),
         [0, 0, 0xFE, 0xFF, rest @ ..] => Cow::Owned(unicode::utf32(rest, u32::from_be_bytes)?),

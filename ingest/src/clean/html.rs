@@ -19,6 +19,9 @@ mod lines;
 #[cfg(test)]
 mod tests;
 
+/// The reason of a page that has nothing but boilerplate.
+pub(crate) const NO_CONTENT: &str = "html_no_content";
+
 /// The content of a page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Extracted {
@@ -28,7 +31,7 @@ pub(crate) struct Extracted {
     pub(crate) title: Option<String>,
 }
 
-/// The content of a page; a page without any is `html_no_content`.
+/// The content of a page; a page without any is [`NO_CONTENT`].
 pub(crate) fn extract(html: &str, settings: &Html) -> Result<Extracted, Rejection> {
     if html.len() as u64 > settings.max_page.0 {
         return Err(Rejection::new("html_too_large", format!("{} bytes", html.len())));
@@ -56,7 +59,7 @@ fn content(html: &str, settings: &Html) -> Result<Extracted, Rejection> {
         .with_focus(focus)
         .with_exclude_tables(!settings.tables)
         .with_exclude_comments(!settings.comments);
-    let none = |detail: &str| Rejection::new("html_no_content", detail);
+    let none = |detail: &str| Rejection::new(NO_CONTENT, detail);
     let found = trafilatura::extract_document(page, &options).map_err(|error: TrafilaturaError| none(&error.to_string()))?;
     let mut text = lines::lines(&found.content_html);
     if settings.comments && !found.comments_html.is_empty() {

@@ -46,6 +46,7 @@ pub(super) fn columns<'a>(raw: impl Iterator<Item = Raw<'a>>, pipeline: &Pipelin
             rank: 0,
             sketch: sketch.as_deref().unwrap_or_default(),
             class,
+            edits: None,
         };
         verdicts.push(&verdict, judged)?;
         contents.append_option(stored.as_ref().map(|stored| &stored.bytes));

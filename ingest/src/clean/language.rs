@@ -151,12 +151,12 @@ mod tests {
     fn verdicts_name_language_and_score() {
         let settings = Language { allowed: vec!["yes".to_owned()], min_score: 0.9, ..Language::default() };
         let identifier = load(&settings).expect("model");
-        let reason = |verdict: Verdict| verdict.rejection().map(|rejection| (rejection.reason, rejection.detail.clone()));
+        let reason = |verdict: Verdict| verdict.rejection().map(|rejection| (rejection.reason.to_string(), rejection.detail.clone()));
         let judge = |label, score| reason(identifier.check(Some(Detected { label, score })));
         assert_eq!(judge("yes", 0.95), None);
-        assert_eq!(judge("yes", 0.5), Some(("unsure_language", "yes 0.500".to_owned())));
-        assert_eq!(judge("no", 0.95), Some(("other_language", "no 0.950".to_owned())));
-        assert_eq!(reason(identifier.check(identifier.identify(" \n"))), Some(("unsure_language", "no words".to_owned())));
+        assert_eq!(judge("yes", 0.5), Some(("unsure_language".to_owned(), "yes 0.500".to_owned())));
+        assert_eq!(judge("no", 0.95), Some(("other_language".to_owned(), "no 0.950".to_owned())));
+        assert_eq!(reason(identifier.check(identifier.identify(" \n"))), Some(("unsure_language".to_owned(), "no words".to_owned())));
         let labelled = load(&Language { detect: true, ..Language::default() }).expect("model");
         assert_eq!(labelled.check(Some(Detected { label: "no", score: 0.1 })), Verdict::Keep);
     }

@@ -20,12 +20,24 @@ use forebay_schemas::pipeline::Pipeline;
 use crate::error::{Error, Kind, Result};
 
 pub(crate) mod alphanumerics;
+pub(crate) mod bad_words;
+pub(crate) mod blocklist;
 pub(crate) mod decode;
+pub(crate) mod decontaminate;
+pub(crate) mod edits;
+pub(crate) mod html;
 pub(crate) mod image;
+pub(crate) mod language;
 pub(crate) mod length;
 pub(crate) mod lines;
+pub(crate) mod lists;
+pub(crate) mod mojibake;
 pub(crate) mod normalise;
+pub(crate) mod personal;
 pub(crate) mod picture;
+pub(crate) mod quality;
+pub(crate) mod rules;
+mod scripts;
 pub(crate) mod text;
 
 /// Kept unless a duplicate.
@@ -82,7 +94,7 @@ impl Verdict {
 /// - `key`: object key, and the place in it; `bytes`: size as read; `id`: digest of the cleaned content
 /// - `verdict`, `reason`, `detail`: what the rules say
 /// - `size`: characters of text, bytes of images, 0 unless kept; `rank`, `sketch`: see [`crate::dedup::minhash::Signed`]
-/// - `class`: of an image
+/// - `class`: of an image; of text its language, where that is identified; `edits`: see [`edits`]
 pub(crate) fn verdict_schema() -> SchemaRef {
     let mut fields = vec![Field::new("key", DataType::Utf8, false), Field::new("bytes", DataType::UInt64, false)];
     fields.extend(verdict_fields());
@@ -106,6 +118,7 @@ fn verdict_fields() -> Vec<Field> {
         Field::new("rank", DataType::UInt32, false),
         Field::new("sketch", DataType::Binary, false),
         Field::new("class", DataType::Utf8, true),
+        Field::new("edits", DataType::Utf8, true),
     ]
 }
 
@@ -143,20 +156,24 @@ pub(crate) fn unnest(batch: &RecordBatch, first: usize, modality: Modality) -> R
 /// What cleans records of one pipeline: its settings and what they name, loaded once.
 pub(crate) struct Cleaner {
     pub(crate) pipeline: Pipeline,
-    text: text::Rules,
+    rules: rules::Rules,
     /// States that no thread uses right now.
     idle: Mutex<Vec<text::Worker>>,
 }
 
 impl Cleaner {
-    /// Loads what the settings name.
-    pub(crate) fn load(pipeline: &Pipeline) -> Result<Self> {
-        Ok(Self { pipeline: pipeline.clone(), text: text::Rules::load(pipeline)?, idle: Mutex::default() })
+    /// Loads what the settings name; `read` fetches an object by its path or URL.
+    pub(crate) fn load(pipeline: &Pipeline, read: lists::ReadObject<'_>) -> Result<Self> {
+        let rules = match pipeline.source.modality {
+            Modality::Text => rules::Rules::load(&pipeline.clean, read)?,
+            Modality::Images => rules::Rules::default(),
+        };
+        Ok(Self { pipeline: pipeline.clone(), rules, idle: Mutex::default() })
     }
 
     /// Digest of everything that was loaded: it decides the rows as the settings do.
     pub(crate) fn digest(&self) -> Digest {
-        self.text.digest()
+        self.rules.digest()
     }
 }
 
@@ -237,6 +254,7 @@ struct Verdicts {
     ranks: UInt32Builder,
     sketches: BinaryBuilder,
     classes: StringBuilder,
+    edits: StringBuilder,
 }
 
 /// What is known of a record beside the verdict.
@@ -247,6 +265,7 @@ struct Judged<'a> {
     rank: u32,
     sketch: &'a [u8],
     class: Option<&'a str>,
+    edits: Option<String>,
 }
 
 impl Verdicts {
@@ -263,6 +282,7 @@ impl Verdicts {
         self.ranks.append_value(judged.rank);
         self.sketches.append_value(judged.sketch);
         self.classes.append_option(judged.class);
+        self.edits.append_option(judged.edits);
         Ok(())
     }
 
@@ -277,6 +297,7 @@ impl Verdicts {
             Arc::new(self.ranks.finish()),
             Arc::new(self.sketches.finish()),
             Arc::new(self.classes.finish()),
+            Arc::new(self.edits.finish()),
         ]
     }
 }

@@ -15,6 +15,7 @@ mod ip;
 mod number;
 mod phone;
 
+use super::edits::Edits;
 use groups::Groups;
 
 /// How many of each kind were replaced.
@@ -29,8 +30,18 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
-    /// All kinds together.
-    pub(crate) fn total(&self) -> u32 {
+    /// Counts them as edits.
+    pub(crate) fn note(&self, edits: &mut Edits) {
+        let Self { email, ip, phone, card, iban, identity } = *self;
+        for (kind, count) in
+            [("email", email), ("ip", ip), ("phone", phone), ("card", card), ("iban", iban), ("identity", identity)]
+        {
+            edits.add(kind, count);
+        }
+    }
+
+    #[cfg(test)]
+    fn total(&self) -> u32 {
         self.email + self.ip + self.phone + self.card + self.iban + self.identity
     }
 

@@ -18,6 +18,7 @@ use globset::GlobSet;
 use super::near::{Flip, Found};
 use super::{Cleaned, Decision, Decisions, Search, digest};
 use crate::clean;
+use crate::clean::edits::Edits;
 use crate::engine::Engine;
 use crate::error::{Error, Kind, Result};
 use crate::source::globs;
@@ -31,6 +32,18 @@ pub(crate) enum Fate {
     Train = 1,
     Validation = 2,
 }
+
+/// A record that is left out, for people to look at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reject {
+    /// Object key, and the place in it.
+    pub key: String,
+    /// The value that was judged.
+    pub detail: String,
+}
+
+/// Rejects that are held of each reason.
+const REJECTS: usize = 3;
 
 /// The verdicts on all records of a job, counted.
 pub(crate) struct Ledger {
@@ -46,6 +59,12 @@ pub(crate) struct Ledger {
     pub(crate) class_counts: Vec<u64>,
     /// Kept records by size, as in the manifest's statistics; of the version.
     pub(crate) sizes: Vec<u64>,
+    /// Kept records by language; of the version.
+    pub(crate) languages: BTreeMap<String, u64>,
+    /// What cleaning changed in kept records; of the version.
+    pub(crate) edits: BTreeMap<String, u64>,
+    /// The first records of this job that each rule leaves out, by reason.
+    pub(crate) rejects: BTreeMap<String, Vec<Reject>>,
     /// Records of this job that are kept.
     pub(crate) kept: u64,
     decisions: Stage,
@@ -64,7 +83,7 @@ pub(crate) struct Judged {
 }
 
 /// Columns of verdicts that the ledger and the index are made of.
-const COLUMNS: [&str; 9] = [ORDINAL, "key", "bytes", "id", "verdict", "reason", "detail", "size", "class"];
+const COLUMNS: [&str; 10] = [ORDINAL, "key", "bytes", "id", "verdict", "reason", "detail", "size", "class", "edits"];
 
 impl Judged {
     /// Verdict and reason of a row.
@@ -74,6 +93,20 @@ impl Judged {
             Some(decision) => (clean::REMOVED, Some(&decision.reason)),
             None => (verdict, super::text_at(self.batch.column(5).as_string::<i32>(), row)),
         }
+    }
+
+    /// The value that was judged.
+    pub(crate) fn detail(&self, row: usize) -> Option<String> {
+        match &self.decisions[row] {
+            Some(decision) => Some(decision.detail()),
+            None => super::text_at(self.batch.column(6).as_string::<i32>(), row).map(str::to_owned),
+        }
+    }
+
+    fn reject(&self, row: usize) -> Reject {
+        let key = self.batch.column(1).as_string::<i32>().value(row).to_owned();
+        let survivor = self.decisions[row].as_ref().map(|decision| format!(", like {}", decision.survivor.short()));
+        Reject { key, detail: self.detail(row).unwrap_or_default() + &survivor.unwrap_or_default() }
     }
 }
 
@@ -112,13 +145,16 @@ impl Ledger {
 }
 
 /// Counts the ledger and gives every record its fate.
-pub(super) async fn count(search: &Search<'_>, decisions: Stage, near: Found) -> Result<Ledger> {
+pub(super) async fn settle(search: &Search<'_>, decisions: Stage, near: Found) -> Result<Ledger> {
     let modality = search.pipeline.source.modality;
     let splitter = Splitter::new(&search.pipeline.split)?;
     let before = search.known.map(|known| &known.manifest);
     let mut tally = before.map(|manifest| manifest.tally.clone()).unwrap_or_default();
     let mut rows_digest = before.map(|manifest| manifest.rows_digest).unwrap_or_default();
     let mut sizes = before.map(|manifest| manifest.statistics.sizes.clone()).unwrap_or_default();
+    let mut languages = before.map(|manifest| manifest.statistics.languages.clone()).unwrap_or_default();
+    let mut edits = before.map(|manifest| manifest.statistics.edits.clone()).unwrap_or_default();
+    let mut rejects = BTreeMap::<String, Vec<Reject>>::new();
     tally.read += search.cleaned.records;
     let mut fates = Vec::with_capacity(search.cleaned.records as usize);
     let (mut classes, mut training) = (BTreeSet::new(), BTreeMap::<String, u64>::new());
@@ -128,24 +164,36 @@ pub(super) async fn count(search: &Search<'_>, decisions: Stage, near: Found) ->
         let batch = &judged.batch;
         let (keys, ids) = (batch.column(1).as_string::<i32>(), batch.column(3).as_fixed_size_binary());
         let (size, class) = (batch.column(7).as_primitive::<UInt32Type>(), batch.column(8).as_string::<i32>());
+        let edited = batch.column(9).as_string::<i32>();
         for row in 0..batch.num_rows() {
             let mut fate = Fate::LeftOut;
             match judged.verdict(row) {
                 (clean::KEPT, _) => {
                     let (id, key) = (digest(ids.value(row))?, keys.value(row));
-                    let class = super::text_at(class, row).unwrap_or_default();
+                    let (language, class) = match modality {
+                        Modality::Text => (super::text_at(class, row), ""),
+                        Modality::Images => (None, super::text_at(class, row).unwrap_or_default()),
+                    };
                     fate = splitter.fate(&id, key);
                     kept += 1;
                     tally.kept += 1;
                     rows_digest.add(&row_digest(&id, fate, class));
                     count_size(&mut sizes, size.value(row));
+                    count(&mut languages, language.map(|language| (language, 1)));
+                    count(&mut edits, super::text_at(edited, row).into_iter().flat_map(Edits::parse));
                     if modality == Modality::Images {
                         classes.insert(class.to_owned());
                         *training.entry(class.to_owned()).or_default() += u64::from(fate == Fate::Train);
                     }
                 }
-                (clean::REMOVED, reason) => *tally.removed.entry(reason.unwrap_or("unnamed").to_owned()).or_default() += 1,
-                (_, reason) => *tally.quarantined.entry(reason.unwrap_or("unnamed").to_owned()).or_default() += 1,
+                (verdict, reason) => {
+                    let reason = reason.unwrap_or("unnamed");
+                    let counts = if verdict == clean::REMOVED { &mut tally.removed } else { &mut tally.quarantined };
+                    count(counts, [(reason, 1)]);
+                    if rejects.get(reason).is_none_or(|held| held.len() < REJECTS) {
+                        rejects.entry(reason.to_owned()).or_default().push(judged.reject(row));
+                    }
+                }
             }
             fates.push(fate);
         }
@@ -168,7 +216,32 @@ pub(super) async fn count(search: &Search<'_>, decisions: Stage, near: Found) ->
     let classes: Vec<String> = classes.into_iter().collect();
     let class_counts = classes.iter().map(|class| training.get(class).copied().unwrap_or(0)).collect();
     let (flips, quality) = (near.flips, near.quality);
-    Ok(Ledger { fates: Arc::new(fates), tally, rows_digest, classes, class_counts, sizes, kept, decisions, flips, quality, splitter })
+    Ok(Ledger {
+        fates: Arc::new(fates),
+        tally,
+        rows_digest,
+        classes,
+        class_counts,
+        sizes,
+        languages,
+        edits,
+        rejects,
+        kept,
+        decisions,
+        flips,
+        quality,
+        splitter,
+    })
+}
+
+/// Adds to counts; a name is copied only when it is new.
+fn count<'a>(counts: &mut BTreeMap<String, u64>, found: impl IntoIterator<Item = (&'a str, u64)>) {
+    for (name, number) in found {
+        match counts.get_mut(name) {
+            Some(count) => *count += number,
+            None => drop(counts.insert(name.to_owned(), number)),
+        }
+    }
 }
 
 /// Digest of a kept record with what else decides its row.

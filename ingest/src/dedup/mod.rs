@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, FixedSizeBinaryBuilder, RecordBatch, StringArray, UInt64Array};
+use arrow::array::{Array, ArrayRef, AsArray, FixedSizeBinaryBuilder, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt64Type};
 use datafusion::catalog::TableProvider;
 use forebay_schemas::dataset::Modality;
@@ -34,6 +34,7 @@ pub(crate) mod near;
 mod quality;
 mod shared;
 
+pub use ledger::Reject;
 pub(crate) use ledger::{Fate, Ledger};
 
 /// The cleaned records of a job: the verdicts on all, the contents of those that the rules kept.
@@ -88,7 +89,7 @@ impl Search<'_> {
         let firsts = exact::find(self).await?;
         let near = if self.likeness.is_wanted() { near::find(self, &firsts).await? } else { near::Found::none(self).await? };
         let decisions = self.decisions(&near).await?;
-        ledger::count(self, decisions, near).await
+        ledger::settle(self, decisions, near).await
     }
 
     /// The records that are left out as duplicates: `ordinal`, `reason`, `survivor`, `similarity`, in the order of ordinals.
@@ -295,11 +296,6 @@ impl Decisions {
             }
         }
     }
-}
-
-/// A batch of two columns that many steps exchange: ordinals and something.
-pub(crate) fn numbered(schema: &SchemaRef, ordinals: Vec<u64>, column: ArrayRef) -> Result<RecordBatch> {
-    Ok(RecordBatch::try_new(Arc::clone(schema), vec![Arc::new(UInt64Array::from(ordinals)), column])?)
 }
 
 /// The value of a nullable column of text.

@@ -39,7 +39,7 @@ const STYLE: &str = include_str!("page/style.css");
 /// Bounded whatever the number of records: counts by reason ([`counts::MAX_REASONS`] of them), [`sample::DRAWN`] records of
 /// each reason (those with the least hashes of their keys, so the choice does not depend on the order of the ledger), sizes
 /// of at most [`clusters::MAX_CLUSTERS`] clusters of duplicates, and histograms by powers of two. About 40 MB at the worst.
-pub struct Summary {
+pub(crate) struct Summary {
     manifest: DatasetManifest,
     counts: Counts,
     names: Option<Names>,
@@ -47,26 +47,26 @@ pub struct Summary {
 
 impl Summary {
     /// A page that knows the manifest alone.
-    pub fn new(manifest: &DatasetManifest) -> Self {
+    pub(crate) fn new(manifest: &DatasetManifest) -> Self {
         Self { manifest: manifest.clone(), counts: Counts::default(), names: None }
     }
 
     /// Adds rows of the table `records`, in any order; every row of the version once.
     ///
     /// Rows that do not have the columns of [`forebay_schemas::record::records`] are `Corrupt`.
-    pub fn add(&mut self, ledger: &RecordBatch) -> Result<()> {
+    pub(crate) fn add(&mut self, ledger: &RecordBatch) -> Result<()> {
         self.names = None;
         Rows::of(ledger)?.each(|record| self.counts.add(record))
     }
 
     /// Whether a second reading of the ledger ([`Summary::name`]) would show more.
-    pub fn has_survivors(&self) -> bool {
+    pub(crate) fn has_survivors(&self) -> bool {
         self.counts.clusters.removed() > 0
     }
 
     /// The second reading of the ledger, after all of it was added: finds the keys of the survivors that the page shows, and
     /// the first members of the largest clusters. Without it the page shows ids.
-    pub fn name(&mut self, ledger: &RecordBatch) -> Result<()> {
+    pub(crate) fn name(&mut self, ledger: &RecordBatch) -> Result<()> {
         let names = self.names.get_or_insert_with(|| Names::wanted(&self.counts));
         Rows::of(ledger)?.each(|record| {
             names.see(&record);
@@ -76,7 +76,7 @@ impl Summary {
 
     /// The page. `dataset` is its URL; `ancestors` are the manifests of earlier versions, the newest first, as many as the
     /// caller cares to read.
-    pub fn page(&self, dataset: &str, ancestors: &[DatasetManifest]) -> String {
+    pub(crate) fn page(&self, dataset: &str, ancestors: &[DatasetManifest]) -> String {
         let sections = [
             ("records", "Records", tally::section(&self.manifest, &self.counts)),
             ("content", self.content_title(), content::section(&self.manifest, &self.counts)),

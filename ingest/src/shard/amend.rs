@@ -9,8 +9,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryArray, FixedSizeBinaryBuilder, LargeStringArray, RecordBatch, StringBuilder, UInt32Array, UInt64Builder,
+    Array, ArrayRef, AsArray, BinaryArray, FixedSizeBinaryBuilder, RecordBatch, StringBuilder, UInt32Array, UInt64Builder,
 };
+use arrow::compute::concat_batches;
 use arrow::datatypes::{UInt32Type, UInt64Type};
 use forebay_schemas::dataset::TableRef;
 use forebay_schemas::id::Digest;
@@ -27,8 +28,18 @@ use crate::error::{Error, Kind, Result};
 /// Records of earlier versions that are kept again.
 #[derive(Default)]
 pub(crate) struct Revived {
-    documents: Vec<(Digest, Fate, String)>,
+    documents: Vec<Document>,
 }
+
+/// A document that is kept again: one row of [`TEXT`].
+struct Document {
+    id: Digest,
+    fate: Fate,
+    row: RecordBatch,
+}
+
+/// Columns of a document but its id; the text first.
+const TEXT: [&str; 4] = ["text", "url", "title", "language"];
 
 impl Revived {
     /// Reads their texts.
@@ -36,7 +47,7 @@ impl Revived {
         let Some(known) = kept.known else { return Ok(Self::default()) };
         let revived: Vec<&Flip> = kept.ledger.flips.iter().filter(|flip| flip.now.is_none()).collect();
         let places: Vec<_> = revived.iter().map(|flip| flip.record.place).collect();
-        let texts = known.contents(&places, &["text"]).await?;
+        let texts = known.contents(&places, &TEXT).await?;
         let texts: HashMap<_, _> = texts.into_iter().map(|(place, batch, row)| (place, (batch, row))).collect();
         let mut documents = Vec::with_capacity(revived.len());
         for flip in revived {
@@ -44,27 +55,25 @@ impl Revived {
             let (batch, row) = texts
                 .get(&flip.record.place)
                 .ok_or_else(|| Error::new(Kind::Corrupt, format!("record {}: its content is not where the index says", id.short())))?;
-            let text = batch.column(0).as_string::<i64>().value(*row).to_owned();
-            documents.push((id, kept.ledger.splitter.fate(&id, ""), text));
+            documents.push(Document { id, fate: kept.ledger.splitter.fate(&id, ""), row: batch.slice(*row, 1) });
         }
-        documents.sort_unstable_by_key(|(id, ..)| *id);
+        documents.sort_unstable_by_key(|document| document.id);
         Ok(Self { documents })
     }
 
-    /// Those of a split.
+    /// Id and text of those of a split.
     pub(crate) fn of(&self, fate: Fate) -> impl Iterator<Item = (&Digest, &str)> {
-        self.documents.iter().filter(move |(_, found, _)| *found == fate).map(|(id, _, text)| (id, text.as_str()))
+        self.documents.iter().filter(move |found| found.fate == fate).map(|found| (&found.id, found.row.column(0).as_string::<i64>().value(0)))
     }
 
     /// Those of a split as rows of documents; none if there are none.
     pub(crate) fn documents(&self, fate: Fate) -> Result<Option<RecordBatch>> {
-        let rows: Vec<_> = self.of(fate).collect();
-        if rows.is_empty() {
-            return Ok(None);
-        }
-        let ids = digests(rows.iter().map(|(id, _)| Some(*id)))?;
-        let texts: LargeStringArray = rows.iter().map(|(_, text)| Some(*text)).collect();
-        Ok(Some(RecordBatch::try_new(record::documents(), vec![ids, Arc::new(texts)])?))
+        let found: Vec<&Document> = self.documents.iter().filter(|document| document.fate == fate).collect();
+        let Some(first) = found.first() else { return Ok(None) };
+        let rows = concat_batches(first.row.schema_ref(), found.iter().map(|document| &document.row))?;
+        let mut columns = vec![digests(found.iter().map(|document| Some(&document.id)))?];
+        columns.extend(rows.columns().iter().cloned());
+        Ok(Some(RecordBatch::try_new(record::documents(), columns)?))
     }
 
     /// How many there are.

@@ -13,10 +13,13 @@ use crate::dedup::Fate;
 use crate::error::Result;
 use crate::stage::ORDINAL;
 
+/// The ordinal and the columns of a document.
+const COLUMNS: [&str; 6] = [ORDINAL, "id", "text", "url", "title", "language"];
+
 /// Writes the documents of one split to its table, those of `revived` that belong to it first; returns how many.
 pub(crate) async fn lay_out(kept: Kept<'_>, revived: &Revived, fate: Fate, target: &Target<'_>) -> Result<(TableRef, u64)> {
     let Kept { engine, cleaned, ledger, progress, .. } = kept;
-    let table = session(engine).read_table(cleaned.contents(&[ORDINAL, "id", "text"], 1)?)?;
+    let table = session(engine).read_table(cleaned.contents(&COLUMNS, 1)?)?;
     let plan = in_order(with_fate(table, &ledger.fates, fate)?, kept.shard)?;
     let progress = Arc::clone(progress);
     let first = revived.documents(fate)?;
@@ -30,7 +33,7 @@ pub(crate) async fn lay_out(kept: Kept<'_>, revived: &Revived, fate: Fate, targe
         while let Some(batch) = batches.try_next().await? {
             documents += batch.num_rows() as u64;
             progress.advance(batch.num_rows() as u64);
-            rows.send(RecordBatch::try_new(record::documents(), batch.columns()[1..3].to_vec())?).await?;
+            rows.send(RecordBatch::try_new(record::documents(), batch.columns()[1..COLUMNS.len()].to_vec())?).await?;
         }
         Ok(documents)
     };

@@ -36,7 +36,7 @@ impl Entries {
         let batch = &judged.batch;
         let ordinals = batch.column(0).as_primitive::<UInt64Type>().values();
         let (from_ids, verdicts) = (batch.column(3).as_fixed_size_binary(), batch.column(4).as_string::<i32>());
-        let sketches = batch.column(9).as_binary::<i32>();
+        let sketches = batch.column(10).as_binary::<i32>();
         let (mut ids, mut kept, mut survivors) = (FixedSizeBinaryBuilder::new(32), BinaryBuilder::new(), FixedSizeBinaryBuilder::new(32));
         let mut places = [UInt32Builder::new(), UInt32Builder::new(), UInt32Builder::new()];
         for (row, ordinal) in ordinals.iter().enumerate() {

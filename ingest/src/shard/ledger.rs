@@ -58,12 +58,7 @@ fn to_rows(judged: &Judged, fates: &[Fate], tokens: &[u32]) -> Result<RecordBatc
     };
     let verdicts: StringArray = (0..batch.num_rows()).map(|row| Some(judged.verdict(row).0)).collect();
     let reasons: StringArray = (0..batch.num_rows()).map(|row| judged.verdict(row).1).collect();
-    let details = batch.column(6).as_string::<i32>();
-    let detail = |row: usize| match &judged.decisions[row] {
-        Some(decision) => Some(decision.detail()),
-        None => crate::dedup::text_at(details, row).map(str::to_owned),
-    };
-    let details: StringArray = (0..batch.num_rows()).map(detail).collect();
+    let details: StringArray = (0..batch.num_rows()).map(|row| judged.detail(row)).collect();
     let survivors = digests(judged.decisions.iter().map(|decision| decision.as_ref().map(|decision| &decision.survivor)))?;
     let splits: StringArray = ordinals.iter().map(split).collect();
     let token = |ordinal: &u64| tokens.get(*ordinal as usize).filter(|_| fate(ordinal) != Fate::LeftOut).map(|count| u64::from(*count));

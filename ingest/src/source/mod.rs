@@ -24,6 +24,7 @@ use crate::progress::{Progress, Unit};
 mod container;
 mod fault;
 mod format;
+pub(crate) mod named;
 mod open;
 pub(crate) mod raw;
 pub(crate) mod read;

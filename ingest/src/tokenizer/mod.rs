@@ -6,12 +6,12 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use forebay_store::Location;
 use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, Tokenizer, Trainer};
 
 use crate::error::{Error, Kind, Result};
+use crate::source::named;
 
 pub(crate) mod encode;
 pub(crate) mod words;
@@ -58,11 +58,8 @@ fn canonical(json: &str) -> Result<Vec<u8>> {
 
 /// The bytes of a given `tokenizer.json`.
 pub(crate) async fn read(file: &str) -> Result<Bytes> {
-    let location = Location::open(file).await?;
-    let name = location.path("");
-    let missing = |error| Error::with_source(Kind::Invalid, format!("setting `tokenizer.file`: reading `{file}` failed"), error);
-    let found = object_store::ObjectStoreExt::get(location.object_store(), &name).await.map_err(missing)?;
-    found.bytes().await.map_err(missing)
+    let failed = |reason| Error::new(Kind::Invalid, format!("setting `tokenizer.file`: reading `{file}` failed: {reason}"));
+    named::read(file).await.map_err(failed)
 }
 
 /// A loaded tokenizer and the id that ends a document.

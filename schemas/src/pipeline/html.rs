@@ -1,4 +1,4 @@
-//! Settings of `[html]`: what of a page is its text.
+//! The main content of pages: `[clean.html]`.
 //!
 //! The limits are on the page and not on the clock, so that a verdict does not depend on the machine.
 

@@ -36,6 +36,8 @@ pub(crate) async fn manifest(dataset: &Dataset, version: u64, tables: BTreeMap<S
     manifest.version = version;
     manifest.parent = (version > 1).then(|| version - 1);
     manifest.tokenizer = None;
+    manifest.cleaned = None;
+    manifest.statistics.token_counts = None;
     manifest.tables = tables;
     manifest
 }
@@ -204,7 +206,13 @@ async fn gc_finds_only_what_no_version_names(place: Place) {
         tables.insert(format!("{format:?}"), write("kept").await);
         write("orphan").await;
     }
-    let kept = manifest(&dataset, 1, tables).await;
+    let mut kept = manifest(&dataset, 1, tables).await;
+    // Of two jobs that cleaned, one has a task in the version.
+    let task = r#"{"folder":"cleaned/job","task":0,"records":1}"#;
+    kept.cleaned = Some(dataset.put_object(Bytes::from(task), ".jsonl").await.expect("put"));
+    for path in ["cleaned/job/contents/00000.parquet", "cleaned/crashed/contents/00000.parquet", "_work/crashed/encode/00000.parquet"] {
+        dataset.location().put(path, Bytes::from("stage object")).await.expect("put");
+    }
     assert_eq!(dataset.commit(&kept).await.expect("commit"), Outcome::Committed);
     let lost = dataset.put_object(Bytes::from("nobody names this"), ".bin").await.expect("put");
     dataset.location().put("checkpoints/run/objects/x", Bytes::from("somebody else's")).await.expect("put");
@@ -214,7 +222,7 @@ async fn gc_finds_only_what_no_version_names(place: Place) {
     // The store's clock may be a little behind ours, and S3 counts whole seconds.
     tokio::time::sleep(Duration::from_millis(1100)).await;
     let found = dataset.gc(Duration::ZERO, false).await.expect("gc");
-    assert!(found.objects >= 4 && !found.deleted, "{found:?}");
+    assert!(found.objects >= 6 && !found.deleted, "{found:?}");
     let deleted = dataset.gc(Duration::ZERO, true).await.expect("gc");
     assert_eq!((deleted.objects, deleted.bytes, deleted.deleted), (found.objects, found.bytes, true));
     assert_eq!(dataset.gc(Duration::ZERO, true).await.expect("gc").objects, 0);
@@ -222,6 +230,13 @@ async fn gc_finds_only_what_no_version_names(place: Place) {
     assert_eq!(dataset.get_object(&lost).await.expect_err("deleted").kind(), Kind::NotFound);
     assert!(dataset.location().head("checkpoints/run/objects/x").await.expect("head").is_some());
     dataset.get_object(&kept.inputs.list).await.expect("named");
+    for (path, is_left) in [
+        ("cleaned/job/contents/00000.parquet", true),
+        ("cleaned/crashed/contents/00000.parquet", false),
+        ("_work/crashed/encode/00000.parquet", false),
+    ] {
+        assert_eq!(dataset.location().head(path).await.expect("head").is_some(), is_left, "{path}");
+    }
     for table in kept.tables.values() {
         let open = dataset.tables(table.format).open(table).await.expect("open");
         assert_eq!(open.read(std::slice::from_ref(&(0..9)), &["tokens"]).await.expect("read").num_rows(), 9);

@@ -20,7 +20,7 @@ fn blocked(lists: &[(&str, &str)]) -> Blocked {
 
 fn check(blocked: &Blocked, url: &str, expected: Option<(&str, &str)>) {
     let verdict = blocked.check(url);
-    assert_eq!(verdict.rejection().map(|rejection| (rejection.reason, rejection.detail.as_str())), expected, "{url}");
+    assert_eq!(verdict.rejection().map(|rejection| (rejection.reason.as_ref(), rejection.detail.as_str())), expected, "{url}");
 }
 
 #[test]
@@ -82,7 +82,7 @@ proptest! {
         let blocked = blocked(&[("urls", &url)]);
         for scheme in ["", "http://", "https://"] {
             let verdict = blocked.check(&format!("{scheme}{url}"));
-            prop_assert_eq!(verdict.rejection().map(|rejection| rejection.reason), Some("blocked_url"));
+            prop_assert_eq!(verdict.rejection().map(|rejection| rejection.reason.as_ref()), Some("blocked_url"));
         }
     }
 }

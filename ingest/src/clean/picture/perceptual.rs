@@ -34,14 +34,8 @@ pub(crate) struct Fingerprint {
     pub(crate) quality: u8,
 }
 
-impl Fingerprint {
-    /// The hash of the picture as it is.
-    pub(crate) fn hash(&self) -> &Hash {
-        &self.hashes[0]
-    }
-}
-
 /// Bits in which two hashes differ.
+#[cfg(test)]
 pub(crate) fn distance(left: &Hash, right: &Hash) -> u32 {
     left.iter().zip(right).map(|(a, b)| (a ^ b).count_ones()).sum()
 }

@@ -240,7 +240,6 @@ fn hashes_of_the_eight_ways_to_lie_are_those_of_the_turned_picture() {
     for (width, height) in [(320, 240), (97, 211), (40, 30)] {
         let picture = DynamicImage::ImageRgb8(scene(width, height));
         let own = hasher.fingerprint(picture.as_bytes(), width, height).expect("pixels");
-        assert_eq!(own.hash(), &own.hashes[0]);
         // Mirrored, upside down, both; then the same of the transpose, which is a turn and a mirror.
         for (turn, hash) in own.hashes.iter().enumerate() {
             let mut turned = picture.clone();
@@ -254,10 +253,10 @@ fn hashes_of_the_eight_ways_to_lie_are_those_of_the_turned_picture() {
                 turned.apply_orientation(Orientation::FlipVertical);
             }
             let expected = hasher.fingerprint(turned.as_bytes(), turned.width(), turned.height()).expect("pixels");
-            assert!(distance(hash, expected.hash()) <= 4, "{width} × {height}, turn {turn}: {}", distance(hash, expected.hash()));
+            assert!(distance(hash, &expected.hashes[0]) <= 4, "{width} × {height}, turn {turn}: {}", distance(hash, &expected.hashes[0]));
             assert_eq!(own.quality, expected.quality);
         }
-        let others = own.hashes[1..].iter().map(|hash| distance(own.hash(), hash)).min();
+        let others = own.hashes[1..].iter().map(|hash| distance(&own.hashes[0], hash)).min();
         assert!(others > Some(40), "the scene is symmetric: {others:?}");
     }
 }
@@ -346,7 +345,7 @@ fn all_orientations_of_a_scene_come_out_upright_and_nearly_equal() {
             let kept = stored(bytes, &Picture::default());
             assert_eq!(kept.width > kept.height, scene == "Landscape", "{name}");
             assert_eq!(loaded(&kept.bytes).dimensions(), (kept.width, kept.height), "{name}");
-            hashes.push(*kept.fingerprint.hash());
+            hashes.push(kept.fingerprint.hashes[0]);
         }
         assert_eq!(hashes.len(), 9);
         let far = hashes.iter().map(|hash| distance(hash, &hashes[0])).max();
@@ -394,10 +393,13 @@ fn edits_of_a_picture_are_near_and_other_pictures_are_far() {
     for (path, bytes) in pdq.iter().chain(&ukbench) {
         if let Some(stored) = clean(bytes, &Picture::default()).stored.filter(|stored| stored.fingerprint.quality >= settings.min_quality) {
             let name = path.rsplit('/').next().unwrap_or_default();
-            // All of the bridge is one picture; of the others the number says which.
+            // All of the bridge is one picture; of the others the number says which, but for one, and for turns by other than
+            // right angles, which are no near duplicates.
             let is_bridge = path.contains("bridge") || path.contains("/modes/");
             let truth = match name {
                 _ if is_bridge => "bridge",
+                "alpha_channel_image.png" => "ukbench00120",
+                turned if turned.ends_with("_rotation.jpg") => turned,
                 _ => name.split(['.', '_']).next().unwrap_or_default(),
             };
             pictures.push((truth.to_owned(), stored.fingerprint));
@@ -406,11 +408,11 @@ fn edits_of_a_picture_are_near_and_other_pictures_are_far() {
     let (mut near, mut shared) = (0, 0);
     for (at, (truth, own)) in pictures.iter().enumerate() {
         for (other, theirs) in &pictures[at + 1..] {
-            let least = theirs.hashes.iter().map(|hash| distance(own.hash(), hash)).min().unwrap_or(u32::MAX);
+            let least = theirs.hashes.iter().map(|hash| distance(&own.hashes[0], hash)).min().unwrap_or(u32::MAX);
             assert_eq!(truth == other, least <= settings.max_distance, "{truth} and {other}: {least}");
             if truth == other {
                 near += 1;
-                let meets = |hash: &_| bands.keys(own.hash()).zip(bands.keys(hash)).any(|(a, b)| a == b);
+                let meets = |hash: &_| bands.keys(&own.hashes[0]).zip(bands.keys(hash)).any(|(a, b)| a == b);
                 shared += usize::from(theirs.hashes.iter().any(meets));
             }
         }

@@ -13,6 +13,7 @@ use regex::Regex;
 use super::words::classes::{CLASSES, SPACE};
 use super::words::{Segmenter, Word, sentences};
 use super::{Rejection, Verdict, split};
+use crate::clean::edits::Edits;
 
 /// Lines seen, and dropped for each reason in the order in which they are tried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,6 +25,21 @@ pub(crate) struct Lines {
     pub(crate) javascript: u64,
     pub(crate) policy: u64,
     pub(crate) kept: u64,
+}
+
+impl Lines {
+    /// Counts the dropped ones.
+    pub(crate) fn note(&self, edits: &mut Edits) {
+        for (kind, count) in [
+            ("line_long_word", self.too_long_word),
+            ("line_no_terminal_punctuation", self.no_terminal_punctuation),
+            ("line_few_words", self.too_few_words),
+            ("line_javascript", self.javascript),
+            ("line_policy", self.policy),
+        ] {
+            edits.add(kind, u32::try_from(count).unwrap_or(u32::MAX));
+        }
+    }
 }
 
 /// A text after the rule.

@@ -1,5 +1,6 @@
 //! What the kept records are like: sizes, tokens, classes, channels.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use forebay_schemas::dataset::{DatasetManifest, Modality, Statistics};
@@ -22,6 +23,8 @@ pub(super) fn section(manifest: &DatasetManifest, counts: &Counts) -> String {
         tokens(&counts.tokens),
         channels(&manifest.statistics),
         classes(&manifest.statistics),
+        named("Languages of kept documents", "language", "documents", &manifest.statistics.languages),
+        named("What cleaning changed in kept documents", "change", "times", &manifest.statistics.edits),
     ];
     let shown: Vec<String> = parts.into_iter().filter(|part| !part.is_empty()).map(|part| format!("<div>{part}</div>")).collect();
     if shown.is_empty() { facts } else { format!("{facts}<div class=\"tiles\">{}</div>", shown.concat()) }
@@ -107,6 +110,14 @@ fn power_of_tokens(place: usize) -> String {
 fn histogram(caption: &str, names: &str, counts: &str, class: &str, shown: Vec<Bar>) -> String {
     let whole = shown.iter().fold(0u64, |sum, bar| sum.saturating_add(bar.count));
     if whole == 0 { String::new() } else { bars(caption, names, counts, class, whole, &shown) }
+}
+
+/// Bars of named counts, the largest first.
+fn named(caption: &str, names: &str, counts: &str, of: &BTreeMap<String, u64>) -> String {
+    let mut shown: Vec<Bar> = of.iter().map(|(name, count)| Bar { name: name.clone(), count: *count }).collect();
+    shown.sort_by(|a, b| b.count.cmp(&a.count).then(a.name.cmp(&b.name)));
+    shown.truncate(CLASSES);
+    histogram(caption, names, counts, "kept", shown)
 }
 
 fn channels(statistics: &Statistics) -> String {
