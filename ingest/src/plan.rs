@@ -123,9 +123,8 @@ pub(crate) async fn ingest_in_tasks(
 /// Loads the cleaner on a thread that may block while it fetches lists and models.
 async fn cleaner(pipeline: &Pipeline, engine: &Engine) -> Result<Cleaner> {
     let (pipeline, io) = (pipeline.clone(), engine.io().clone());
-    let load = tokio::task::spawn_blocking(move || {
-        Cleaner::load(&pipeline, &|place| io.block_on(source::named::read(place)).map(Vec::from))
-    });
+    let load =
+        tokio::task::spawn_blocking(move || Cleaner::load(&pipeline, &|place| io.block_on(source::named::read(place)).map(Vec::from)));
     load.await.map_err(|error| Error::internal("loading lists and models stopped", error))?
 }
 

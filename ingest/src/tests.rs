@@ -41,7 +41,13 @@ impl Place {
     fn pipeline(&self, modality: &str, overrides: &[&str]) -> Pipeline {
         let path = |name: &str| self.folder.path().join(name).display().to_string();
         let text = format!("dataset = '{}'\n[source]\nmodality = '{modality}'\nurl = '{}'\n", path("lake"), path("raw"));
-        let mut all = vec!["clean.detect_charset=false", "clean.max_line_chars=1000", "tokenizer.vocabulary=300", "tokenizer.sample='64KiB'", "pack.sequence_length=16"];
+        let mut all = vec![
+            "clean.detect_charset=false",
+            "clean.max_line_chars=1000",
+            "tokenizer.vocabulary=300",
+            "tokenizer.sample='64KiB'",
+            "pack.sequence_length=16",
+        ];
         all.extend(overrides);
         let all: Vec<String> = all.into_iter().map(str::to_owned).collect();
         layered("test.toml", &text, [], &all).expect("settings")
@@ -232,7 +238,8 @@ async fn a_dry_run_decides_and_leaves_nothing() {
     let Outcome::Planned { tally, rows_digest, rejects } = planned.outcome else { panic!("expected a plan") };
     // Up to three of each reason, with what was judged.
     let expected = |count: &u64| (*count).min(3) as usize;
-    let reasons: BTreeMap<&String, usize> = tally.removed.iter().chain(&tally.quarantined).map(|(name, count)| (name, expected(count))).collect();
+    let reasons: BTreeMap<&String, usize> =
+        tally.removed.iter().chain(&tally.quarantined).map(|(name, count)| (name, expected(count))).collect();
     assert_eq!(rejects.iter().map(|(name, shown)| (name, shown.len())).collect::<BTreeMap<_, _>>(), reasons);
     assert!(rejects.values().flatten().all(|reject| !reject.key.is_empty() && !reject.detail.is_empty()));
     let manifest = committed(place.ingest(&[]).await);

@@ -110,7 +110,8 @@ impl WordList {
     fn find(&self, lower: &str) -> Option<&str> {
         // Overlapping, since a word that is part of a longer one must not hide others.
         let mut matches = self.searcher.find_overlapping_iter(lower);
-        let found = matches.find(|found| !self.words[found.pattern().as_usize()].is_bounded || is_alone(lower, found.start(), found.end()))?;
+        let found =
+            matches.find(|found| !self.words[found.pattern().as_usize()].is_bounded || is_alone(lower, found.start(), found.end()))?;
         Some(&self.words[found.pattern().as_usize()].text)
     }
 }

@@ -39,13 +39,18 @@ impl Evaluations {
         let mut builder = Builder::new(settings);
         for place in &settings.evaluations {
             let bytes = unpacked(place, read)?;
-            let text = String::from_utf8(bytes).map_err(|error| bad(place, format!("not UTF-8 at byte {}", error.utf8_error().valid_up_to())))?;
+            let text =
+                String::from_utf8(bytes).map_err(|error| bad(place, format!("not UTF-8 at byte {}", error.utf8_error().valid_up_to())))?;
             builder.sets.push((place.clone(), builder.totals.len() as u32));
             let name = place.split(['?', '#']).next().unwrap_or(place);
             let name = name.strip_suffix(".gz").unwrap_or(name);
             let is_json = [".json", ".jsonl", ".ndjson"].iter().any(|extension| name.ends_with(extension));
             let before = builder.ngrams.len();
-            if is_json { builder.json(place, &text)? } else { builder.text(&text) }
+            if is_json {
+                builder.json(place, &text)?
+            } else {
+                builder.text(&text)
+            }
             if builder.ngrams.len() == before {
                 let expected = format!("expected one of {} words or more", settings.min_item_words);
                 return Err(bad(place, format!("found no item that is long enough, {expected}")));

@@ -33,9 +33,7 @@ impl Counts {
     /// Counts them as edits.
     pub(crate) fn note(&self, edits: &mut Edits) {
         let Self { email, ip, phone, card, iban, identity } = *self;
-        for (kind, count) in
-            [("email", email), ("ip", ip), ("phone", phone), ("card", card), ("iban", iban), ("identity", identity)]
-        {
+        for (kind, count) in [("email", email), ("ip", ip), ("phone", phone), ("card", card), ("iban", iban), ("identity", identity)] {
             edits.add(kind, count);
         }
     }

@@ -182,7 +182,12 @@ pub(super) fn columns<'a>(raw: impl Iterator<Item = Raw<'a>>, cleaner: &Cleaner,
         texts.append_option(kept);
     }
     let mut columns = verdicts.finish();
-    columns.extend([Arc::new(texts.finish()) as ArrayRef, Arc::new(urls.finish()), Arc::new(titles.finish()), Arc::new(languages.finish())]);
+    columns.extend([
+        Arc::new(texts.finish()) as ArrayRef,
+        Arc::new(urls.finish()),
+        Arc::new(titles.finish()),
+        Arc::new(languages.finish()),
+    ]);
     Ok(columns)
 }
 

@@ -18,7 +18,8 @@ const ANCESTORS: usize = 20;
 pub fn page_of<'a>(dataset: &'a Dataset, manifest: &'a DatasetManifest) -> BoxFuture<'a, Result<String>> {
     Box::pin(async move {
         let reference = manifest.tables.get(RECORDS);
-        let reference = reference.ok_or_else(|| Error::new(Kind::Corrupt, format!("version {} has no table `records`", manifest.version)))?;
+        let reference =
+            reference.ok_or_else(|| Error::new(Kind::Corrupt, format!("version {} has no table `records`", manifest.version)))?;
         let table = dataset.tables(reference.format).open(reference).await?;
         let mut summary = Summary::new(manifest);
         read(table.as_ref(), &mut summary, Summary::add).await?;
@@ -33,11 +34,7 @@ pub fn page_of<'a>(dataset: &'a Dataset, manifest: &'a DatasetManifest) -> BoxFu
     })
 }
 
-async fn read(
-    table: &dyn Table,
-    summary: &mut Summary,
-    add: fn(&mut Summary, &arrow::array::RecordBatch) -> Result<()>,
-) -> Result<()> {
+async fn read(table: &dyn Table, summary: &mut Summary, add: fn(&mut Summary, &arrow::array::RecordBatch) -> Result<()>) -> Result<()> {
     let schema = records();
     let columns: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
     let mut rows = table.scan(&columns).await?;

@@ -8,9 +8,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryArray, FixedSizeBinaryBuilder, RecordBatch, StringBuilder, UInt32Array, UInt64Builder,
-};
+use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, FixedSizeBinaryBuilder, RecordBatch, StringBuilder, UInt32Array, UInt64Builder};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{UInt32Type, UInt64Type};
 use forebay_schemas::dataset::TableRef;
@@ -63,7 +61,10 @@ impl Revived {
 
     /// Id and text of those of a split.
     pub(crate) fn of(&self, fate: Fate) -> impl Iterator<Item = (&Digest, &str)> {
-        self.documents.iter().filter(move |found| found.fate == fate).map(|found| (&found.id, found.row.column(0).as_string::<i64>().value(0)))
+        self.documents
+            .iter()
+            .filter(move |found| found.fate == fate)
+            .map(|found| (&found.id, found.row.column(0).as_string::<i64>().value(0)))
     }
 
     /// Those of a split as rows of documents; none if there are none.

@@ -32,7 +32,15 @@ fn a_domain_blocks_its_sub_domains() {
     check(&blocked, "http://www.worse.co.uk/", Some(("blocked_domain", "worse.co.uk")));
     check(&blocked, "http://192.0.2.7/", Some(("blocked_domain", "192.0.2.7")));
     check(&blocked, "http://[2001:db8::1]:80/", Some(("blocked_domain", "[2001:db8::1]")));
-    for url in ["http://notbad.example", "http://bad.example.org", "http://good.com", "http://co.uk", "http://1.192.0.2.7/", "http://x/?u=bad.example", ""] {
+    for url in [
+        "http://notbad.example",
+        "http://bad.example.org",
+        "http://good.com",
+        "http://co.uk",
+        "http://1.192.0.2.7/",
+        "http://x/?u=bad.example",
+        "",
+    ] {
         check(&blocked, url, None);
     }
 }

@@ -51,7 +51,8 @@ fn json_items_are_lines_or_elements_and_fields_are_joined_in_order() {
 
 #[test]
 fn a_short_item_is_looked_for_as_a_whole() {
-    let evaluations = load(&Decontaminate { min_ngrams: 5, ..Decontaminate::default() }, &[("s", "one two three four five six seven eight")]);
+    let evaluations =
+        load(&Decontaminate { min_ngrams: 5, ..Decontaminate::default() }, &[("s", "one two three four five six seven eight")]);
     let evaluations = evaluations.expect("loads");
     let found = detail(&evaluations, "zero one two three four five six seven eight nine");
     assert_eq!(found.as_deref(), Some("1 n-grams, 1 of 1 of `s` item 1"));
@@ -79,7 +80,9 @@ fn a_character_of_a_script_without_spaces_is_a_word() {
 fn faults_name_the_set() {
     assert_eq!(load(&Decontaminate::default(), &[("a.jsonl", "{")]).expect_err("JSON").kind(), Kind::Invalid);
     let settings = Decontaminate { evaluations: vec!["gone".to_owned()], ..Decontaminate::default() };
-    assert!(Evaluations::load(&settings, &|_| Err("no such file".to_owned())).expect_err("gone").to_string().contains("`gone`: no such file"));
+    assert!(
+        Evaluations::load(&settings, &|_| Err("no such file".to_owned())).expect_err("gone").to_string().contains("`gone`: no such file")
+    );
     assert!(Evaluations::load(&settings, &|_| Ok(vec![b'a', 0xFF])).expect_err("bytes").to_string().contains("not UTF-8 at byte 1"));
 }
 

@@ -147,7 +147,11 @@ fn tree(counts: &[i64]) -> Vec<(usize, usize)> {
     while weights.len() + 1 < 2 * leaves {
         let mut lightest = || {
             let from_leaves = leaf > 0 && weights.get(inner).is_none_or(|weight| weights[leaf - 1] < *weight);
-            if from_leaves { leaf -= 1 } else { inner += 1 }
+            if from_leaves {
+                leaf -= 1
+            } else {
+                inner += 1
+            }
             if from_leaves { leaf } else { inner - 1 }
         };
         let (left, right) = (lightest(), lightest());

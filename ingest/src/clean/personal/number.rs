@@ -13,7 +13,10 @@ pub(super) fn card(text: &str, groups: &Groups<'_>) -> Option<Found> {
     let start = groups.start();
     let count = match groups.len(0) {
         13..=19 => 1,
-        4 | 6 => CARD_SHAPES.iter().find(|shape| groups.has_shape(shape) && groups.has_same_separators(shape.len(), b" -")).map(|shape| shape.len())?,
+        4 | 6 => CARD_SHAPES
+            .iter()
+            .find(|shape| groups.has_shape(shape) && groups.has_same_separators(shape.len(), b" -"))
+            .map(|shape| shape.len())?,
         _ => return None,
     };
     let end = groups.end(count - 1);
@@ -52,7 +55,8 @@ fn is_issued(digits: &[u8]) -> bool {
 /// Luhn's check digit. Nobody has a card of one digit throughout.
 fn luhn(digits: &[u8]) -> bool {
     let doubled = |digit: u8| if digit > 4 { 2 * digit - 9 } else { 2 * digit };
-    let sum: u32 = digits.iter().rev().enumerate().map(|(place, digit)| u32::from(if place % 2 == 1 { doubled(*digit) } else { *digit })).sum();
+    let sum: u32 =
+        digits.iter().rev().enumerate().map(|(place, digit)| u32::from(if place % 2 == 1 { doubled(*digit) } else { *digit })).sum();
     sum % 10 == 0 && digits.iter().any(|digit| *digit != digits[0])
 }
 

@@ -182,7 +182,10 @@ fn is_named(before: &str) -> bool {
     static NAMES: LazyLock<Option<Regex>> = LazyLock::new(|| {
         let words = "tel|tél|telephone|téléphone|telefon|teléfono|telefono|telefone|phone|fax|mobile|whatsapp|hotline|телефон|тел";
         let han = "电话|電話|手机|手機|热线|熱線|传真|傳真|微信";
-        Regex::new(&format!(r"(?i)(?:(?:^|[^\pL_])(?:{words})(?:[ _]?(?:number|no|nr|num))?|(?:{han})(?:号码|號碼|号|番号)?)[\s.:：#(]{{0,4}}$")).ok()
+        Regex::new(&format!(
+            r"(?i)(?:(?:^|[^\pL_])(?:{words})(?:[ _]?(?:number|no|nr|num))?|(?:{han})(?:号码|號碼|号|番号)?)[\s.:：#(]{{0,4}}$"
+        ))
+        .ok()
     });
     NAMES.as_ref().is_some_and(|names| names.is_match(before))
 }

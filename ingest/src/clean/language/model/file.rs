@@ -204,7 +204,9 @@ struct Reader<'a> {
 impl<'a> Reader<'a> {
     fn take(&mut self, length: usize) -> Result<&'a [u8], String> {
         let rest = &self.bytes[self.at..];
-        let taken = rest.get(..length).ok_or_else(|| format!("truncated: found {} bytes, expected {length} more at byte {}", rest.len(), self.at))?;
+        let taken = rest
+            .get(..length)
+            .ok_or_else(|| format!("truncated: found {} bytes, expected {length} more at byte {}", rest.len(), self.at))?;
         self.at += length;
         Ok(taken)
     }

@@ -31,7 +31,11 @@ fn file(loss: i32, grams: Option<(i32, i32)>, quantised: bool) -> Vec<u8> {
     }
     bytes.push(quantised.into());
     let rows: &[[f32; 2]] = &[[0.0, 0.0], [2.0, 0.0], [0.0, 2.0], [0.0, 4.0], [0.0, 4.0], [0.0, 4.0], [0.0, 4.0]];
-    if quantised { quantised_matrix(&mut bytes, &rows[..4]) } else { matrix(&mut bytes, rows) }
+    if quantised {
+        quantised_matrix(&mut bytes, &rows[..4])
+    } else {
+        matrix(&mut bytes, rows)
+    }
     bytes.push(0);
     matrix(&mut bytes, &[[1.0, 0.0], [0.0, 1.0]]);
     bytes

@@ -101,7 +101,12 @@ fn patterns() -> Vec<(u16, String)> {
     let currency = r"$£€¥฿₽﷼₴\u{20A0}-\u{20BF}";
     vec![
         (LETTER, r"\p{L}".to_owned()),
-        (SYMBOL, format!(r#"[!-/:-@\[-`{{-~—”％１〈（━【「」，】；“《„’∶´．–？！：～«〉》）。…►»、\x00-\x08\x0B-\x1F\x7F-\u{{9F}}{KHMER_TERMINALS}]|{STERM}"#)),
+        (
+            SYMBOL,
+            format!(
+                r#"[!-/:-@\[-`{{-~—”％１〈（━【「」，】；“《„’∶´．–？！：～«〉》）。…►»、\x00-\x08\x0B-\x1F\x7F-\u{{9F}}{KHMER_TERMINALS}]|{STERM}"#
+            ),
+        ),
         (PUNCTUATION, r"\p{P}".to_owned()),
         (STOP, format!("[{STERM}--[{NO_STOP}]]")),
         (TERMINAL, format!("[{KHMER_TERMINALS}]|{STERM}")),
@@ -111,7 +116,10 @@ fn patterns() -> Vec<(u16, String)> {
         (PREFIX, format!("[§%={EDGE}{currency}]|{ICONS}")),
         (SUFFIX, format!("[{EDGE}]|{ICONS}")),
         // The alternatives of the punctuation stand inside a class there, so the bar counts too.
-        (BEFORE_STOP, format!(r"[0-9%²+|…,:;!?¿؟¡()\[\]{{}}<>_\#*&。？！，、；：～·।،۔؛٪{QUOTES}{CASELESS}\u{{294}}\-[{CASED}&&\p{{Lowercase}}]]")),
+        (
+            BEFORE_STOP,
+            format!(r"[0-9%²+|…,:;!?¿؟¡()\[\]{{}}<>_\#*&。？！，、；：～·।،۔؛٪{QUOTES}{CASELESS}\u{{294}}\-[{CASED}&&\p{{Lowercase}}]]"),
+        ),
         (QUOTE, format!("[{QUOTES}]")),
         (ICON, ICONS.to_owned()),
         (SPACE, r"[\p{White_Space}\x1C-\x1F]".to_owned()),

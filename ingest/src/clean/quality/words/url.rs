@@ -93,10 +93,14 @@ mod tests {
 
     #[test]
     fn addresses_are_told_from_words_with_dots() {
-        for url in ["example.com", "http://a.example.org:8080/x?y", "me@host.org", "ftp://u:p@h.io", "8.8.8.8", "a_b.example.de#x", "münchen.de"] {
+        for url in
+            ["example.com", "http://a.example.org:8080/x?y", "me@host.org", "ftp://u:p@h.io", "8.8.8.8", "a_b.example.de#x", "münchen.de"]
+        {
             assert!(is_url(url), "{url}");
         }
-        for other in ["word", "a.B", "10.0.0.1", "192.168.0.1/x", "3.14", "example.c", "-a.com", "x.com:1", "h://a", "a..com", "@", "x.com,"] {
+        for other in
+            ["word", "a.B", "10.0.0.1", "192.168.0.1/x", "3.14", "example.c", "-a.com", "x.com:1", "h://a", "a..com", "@", "x.com,"]
+        {
             assert!(!is_url(other), "{other}");
         }
     }
