@@ -50,7 +50,9 @@ enum Action {
     /// Writes a page to look at: what each rule left out, duplicates, histograms, lineage
     ///
     /// One HTML file that fetches nothing.
-    #[command(after_help = "Example:\n  forebay dataset report lake/rust-code\n  forebay dataset report s3://bucket/lake/code 7 --out code-7.html")]
+    #[command(
+        after_help = "Example:\n  forebay dataset report lake/rust-code\n  forebay dataset report s3://bucket/lake/code 7 --out code-7.html"
+    )]
     Report {
         /// URL or path of the dataset
         dataset: String,
