@@ -69,6 +69,9 @@ impl Engine {
         config.options_mut().optimizer.enable_round_robin_repartition = false;
         // What a sort keeps for merging its spilled runs must leave room for the sort itself in a small pool.
         config.options_mut().execution.sort_spill_reservation_bytes = (self.pool_bytes / 32).min(10 << 20);
+        // Buffered batches are sorted as one, which takes twice their size for a moment. The other way, a merge of thousands of
+        // small sorted batches, costs more in time, and in memory more than it was granted when it has to spill.
+        config.options_mut().execution.sort_in_place_threshold_bytes = usize::MAX;
         // A hash join cannot spill what it builds; a merge join can.
         config.options_mut().optimizer.prefer_hash_join = false;
         SessionContext::new_with_config_rt(config, Arc::clone(&self.memory))

@@ -102,7 +102,7 @@ pub(crate) async fn ingest_in_tasks(
     let mut clock = Clock::start();
     pipeline.validate().map_err(|error| Error::new(Kind::Invalid, error.to_string()))?;
     let dataset = Dataset::create(&pipeline.dataset).await?;
-    let job = Job::list(pipeline, dataset, progress, size).await?;
+    let job = Job::list(pipeline, dataset, progress, size, options).await?;
     clock.lap("list");
     if let Some(latest) = job.latest_of_same_inputs().await? {
         return Ok(clock.finish(Outcome::Unchanged(latest)));
@@ -112,12 +112,15 @@ pub(crate) async fn ingest_in_tasks(
     if let (Err(_), Some(latest)) = (&outcome, job.latest_of_same_inputs().await?) {
         outcome = Ok(Outcome::Unchanged(latest));
     }
-    // What a failed job made is kept for the next attempt, unless nobody asked for one.
-    if outcome.is_ok() || options.dry_run {
-        job.clear(&outcome).await?;
-    }
+    job.clear(&outcome, options).await?;
     clock.lap("commit");
     Ok(clock.finish(outcome?))
+}
+
+/// A name that no other attempt has, so that two at once never write into each other's tables.
+fn attempt(job: &str) -> String {
+    let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+    Digest::of_parts([nanos.to_le_bytes().as_slice(), &std::process::id().to_le_bytes(), job.as_bytes()]).short()
 }
 
 /// Loads the cleaner on a thread that may block while it fetches lists and models.
@@ -147,13 +150,21 @@ pub(crate) struct Job<'a> {
     pub(crate) given: Option<Bytes>,
     /// Name of the job in the folders of its stages.
     name: String,
+    /// Name of this attempt at it: several processes may be at the same job.
+    attempt: String,
     verdicts: Stage,
     contents: Stage,
     size: TaskSize,
 }
 
 impl<'a> Job<'a> {
-    async fn list(pipeline: &'a Pipeline, dataset: Dataset, progress: Arc<dyn Progress>, size: TaskSize) -> Result<Self> {
+    async fn list(
+        pipeline: &'a Pipeline,
+        dataset: Dataset,
+        progress: Arc<dyn Progress>,
+        size: TaskSize,
+        options: Options,
+    ) -> Result<Self> {
         let engine = Engine::start(&pipeline.limits)?;
         let modality = pipeline.source.modality;
         let given = match &pipeline.tokenizer.file {
@@ -172,6 +183,9 @@ impl<'a> Job<'a> {
         let before = before.as_ref().map_or(&[][..], |identity| identity.as_bytes().as_slice());
         let tasks = format!("{size:?}");
         let name = Digest::of_parts([inputs_digest.as_bytes().as_slice(), setup.as_bytes(), tasks.as_bytes(), before]).short();
+        let attempt = attempt(&name);
+        // A dry run deletes what it made, so others must not build upon it.
+        let name = if options.dry_run { attempt.clone() } else { name };
         let folder = format!("{CLEANED}/{name}");
         let verdicts = Stage::new(dataset.location(), &folder, "verdicts", clean::verdict_schema(), engine.io());
         let contents = Stage::new(dataset.location(), &folder, "contents", clean::content_schema(modality), engine.io());
@@ -189,6 +203,7 @@ impl<'a> Job<'a> {
             setup,
             given,
             name,
+            attempt,
             verdicts,
             contents,
             size,
@@ -213,9 +228,22 @@ impl<'a> Job<'a> {
         Ok(latest.filter(|latest| latest.inputs.digest == self.inputs_digest && latest.config_digest == self.setup))
     }
 
-    /// A stage of this job whose objects go when it is done.
+    /// A stage of this attempt alone, whose objects go when it ends.
     pub(crate) fn stage(&self, name: &str, schema: SchemaRef) -> Stage {
-        Stage::new(self.dataset.location(), &format!("{WORK}/{}", self.name), name, schema, self.engine.io())
+        Stage::new(self.dataset.location(), &self.own_folder(), name, schema, self.engine.io())
+    }
+
+    /// A stage whose tasks all attempts at this job share; its objects go when one of them has committed.
+    pub(crate) fn shared_stage(&self, name: &str, schema: SchemaRef) -> Stage {
+        Stage::new(self.dataset.location(), &self.shared_folder(), name, schema, self.engine.io())
+    }
+
+    fn own_folder(&self) -> String {
+        format!("{WORK}/attempt-{}", self.attempt)
+    }
+
+    fn shared_folder(&self) -> String {
+        format!("{WORK}/{}", self.name)
     }
 
     /// The folder of what cleaning made.
@@ -226,7 +254,7 @@ impl<'a> Job<'a> {
     async fn run(&self, options: Options, clock: &mut Clock) -> Result<Outcome> {
         self.clean().await?;
         clock.lap("clean");
-        let cleaned = Cleaned::open(&self.verdicts, &self.contents).await?;
+        let cleaned = Cleaned::open(&self.verdicts, &self.contents, self.source.tasks(self.size).len()).await?;
         self.progress.stage("dedup", None, Unit::Records);
         let stage = |name: &str, schema| self.stage(name, schema);
         let likeness = Likeness::new(self.pipeline);
@@ -254,7 +282,7 @@ impl<'a> Job<'a> {
         if self.known.is_none() && !ledger.fates.contains(&Fate::Train) {
             return Err(Error::new(Kind::Invalid, nothing_left(&self.source.settings.url, &ledger.tally)));
         }
-        let folder = format!("tables/{}", self.attempt());
+        let folder = format!("tables/{}", self.attempt);
         let target = Target { dataset: &self.dataset, format: self.pipeline.format, folder: &folder };
         let kept = Kept {
             engine: &self.engine,
@@ -336,18 +364,15 @@ impl<'a> Job<'a> {
         work.await
     }
 
-    /// A name that no other attempt has, so that two at once never write into each other's tables.
-    fn attempt(&self) -> String {
-        let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
-        let nonce = Digest::of_parts([nanos.to_le_bytes().as_slice(), &std::process::id().to_le_bytes(), self.name.as_bytes()]);
-        format!("{}-{}", self.name, &nonce.short()[..6])
-    }
-
-    /// Deletes the stage objects that are needed no more: those of cleaning stay if a version names them.
-    async fn clear(&self, outcome: &Result<Outcome>) -> Result<()> {
-        let mut folders = vec![format!("{WORK}/{}", self.name)];
-        if !matches!(outcome, Ok(Outcome::Committed(_))) && !self.is_named().await? {
-            folders.push(self.cleaned_folder());
+    /// Deletes the stage objects that are needed no more: those of this attempt always; those that attempts share unless it
+    /// failed, as the next one goes on from them; those of cleaning only if no version names them.
+    async fn clear(&self, outcome: &Result<Outcome>, options: Options) -> Result<()> {
+        let mut folders = vec![self.own_folder()];
+        if outcome.is_ok() || options.dry_run {
+            folders.push(self.shared_folder());
+            if !matches!(outcome, Ok(Outcome::Committed(_))) && !self.is_named().await? {
+                folders.push(self.cleaned_folder());
+            }
         }
         let location = self.dataset.location();
         for folder in folders {

@@ -91,6 +91,17 @@ impl Stage {
         Ok(parts)
     }
 
+    /// The parts of all tasks; a stage of which some are missing must not look like one of fewer records.
+    pub(crate) async fn whole(&self, tasks: usize) -> Result<Vec<Part>> {
+        let parts = self.done().await?;
+        let found = parts.chunk_by(|a, b| a.task == b.task).count();
+        if found != tasks {
+            let message = format!("stage objects of {found} of {tasks} tasks are in `{}`: another process deleted some", self.folder);
+            return Err(Error::new(Kind::Unavailable, message));
+        }
+        Ok(parts)
+    }
+
     /// Writes the output of task `task`, part by part.
     pub(crate) fn writer(&self, task: usize) -> Result<TaskWriter> {
         let writer = part_writer(&self.schema)?;

@@ -118,7 +118,7 @@ impl Job<'_> {
         *reference = Some(TokenizerRef { object, vocabulary, end_of_document: end });
         clock.lap("tokenizer");
         self.progress.stage("encode", Some(kept.ledger.kept), Unit::Records);
-        let encoded = self.stage("encode", shard::text::schema());
+        let encoded = self.shared_stage("encode", shard::text::schema());
         shard::text::encode(kept, &encoded, &tokenizer, shard::text::width(vocabulary)).await?;
         clock.lap("encode");
 

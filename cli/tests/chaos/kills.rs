@@ -29,6 +29,8 @@ dataset = 'set by each test'
 modality = 'text'
 url = 'raw'
 max_record = '1MiB'
+[clean]
+detect_charset = false
 [split]
 validation = 0.1
 [tokenizer]

@@ -81,10 +81,9 @@ fn what_is_not_utf8_is_quarantined_and_nothing_else_is() {
 #[test]
 fn csv_has_the_records_that_its_gold_has() {
     let Some(suite) = unpacked("bad_csv_spectrum") else { return };
-    let gold = version::files(suite.path()).into_iter().filter(|path| path.extension().is_some_and(|end| end == "json"));
-    let records = |path| serde_json::from_slice::<Vec<Value>>(&std::fs::read(path).expect("gold")).expect("gold").len() as u64;
+    // Without the column no row of a file can be read: one fault a file.
     let found = look(suite.path(), "text", "['**/*.csv']", &[]);
-    assert_eq!(found["read"], gold.map(records).sum::<u64>(), "{found}");
+    assert_eq!(found["read"], number_of(suite.path(), "/", ".csv"), "{found}");
     assert_eq!(found["read"], count(&found, "quarantined", "no_text_field"), "{found}");
     let named = look(suite.path(), "text", "['**/csvs/*new*.csv', '**/csvs/esc*.csv']", &["source.formats.text_field=b"]);
     assert_eq!((total(&named, "quarantined"), &named["read"], &named["kept"]), (0, &10.into(), &10.into()), "{named}");

@@ -122,7 +122,7 @@ impl Reader {
         let columns: Vec<&str> = COLUMNS.iter().chain(extra).copied().collect();
         let verdicts = engine.stream(session.read_table(cleaned.verdicts(&columns, 1)?)?.select_columns(&columns)?).await?;
         let columns = ["ordinal_of_record", "reason", "survivor", "similarity", "is_copy"];
-        let table = session.read_table(decisions.table(&decisions.done().await?, &columns, 1)?)?;
+        let table = session.read_table(decisions.table(&decisions.whole(1).await?, &columns, 1)?)?;
         Ok(Self { verdicts, decisions: Decisions::new(engine.stream(table).await?) })
     }
 

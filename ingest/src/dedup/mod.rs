@@ -48,9 +48,9 @@ pub(crate) struct Cleaned {
 }
 
 impl Cleaned {
-    /// The records of two stages that are done.
-    pub(crate) async fn open(verdicts: &Stage, contents: &Stage) -> Result<Self> {
-        let (parts, mut content_parts) = (verdicts.done().await?, contents.done().await?);
+    /// The records of two stages of which all `tasks` are done.
+    pub(crate) async fn open(verdicts: &Stage, contents: &Stage, tasks: usize) -> Result<Self> {
+        let (parts, mut content_parts) = (verdicts.whole(tasks).await?, contents.whole(tasks).await?);
         let places = |parts: &[Part]| parts.iter().map(|part| (part.task, part.part)).collect::<Vec<_>>();
         if places(&parts) != places(&content_parts) {
             return Err(Error::new(Kind::Corrupt, "the stage objects of cleaning do not belong together: another program deleted some"));
@@ -97,10 +97,10 @@ impl Search<'_> {
         let decisions = (self.stage)("decisions", decision_schema());
         let copies = (self.stage)("copies", exact::schema());
         let session = self.engine.session(4096);
-        session.register_table("copies", copies.table(&copies.done().await?, &["ordinal_of_copy", "id"], 1)?)?;
+        session.register_table("copies", copies.table(&copies.whole(1).await?, &["ordinal_of_copy", "id"], 1)?)?;
         session.register_table(
             "near",
-            near.removed.table(&near.removed.done().await?, &["ordinal_of_record", "id", "survivor", "similarity"], 1)?,
+            near.removed.table(&near.removed.whole(1).await?, &["ordinal_of_record", "id", "survivor", "similarity"], 1)?,
         )?;
         // To a near-duplicate pass an exact copy is a duplicate of similarity 1, also where exact removal is off.
         let copy = if self.pipeline.dedup.exact { "exact_duplicate" } else { "near_duplicate" };

@@ -95,7 +95,7 @@ pub(crate) async fn encode(kept: Kept<'_>, encoded: &Stage, tokenizer: &Tokenize
             work.await
         }
     };
-    let tasks = cleaned.content_parts.chunk_by(|a, b| a.task == b.task);
+    let tasks = kept.cleaned.content_parts.chunk_by(|a, b| a.task == b.task);
     let missing: Vec<_> = tasks.filter(|parts| !done.contains(&parts[0].task)).map(one).collect();
     futures::stream::iter(missing).buffer_unordered(engine.threads()).try_collect().await
 }
@@ -141,7 +141,8 @@ pub(crate) fn width(vocabulary: u32) -> usize {
 pub(crate) async fn pack(kept: Kept<'_>, encoded: &Stage, before: Before, fate: Fate, cut: Cut, target: &Target<'_>) -> Result<Packed> {
     let Kept { engine, ledger, .. } = kept;
     // One partition: whoever takes the sorted rows is slower than the sort, and two sorts would share the memory.
-    let table = session(engine).read_table(encoded.table(&encoded.done().await?, &["record", "id", "tokens"], 1)?)?;
+    let tasks = kept.cleaned.content_parts.chunk_by(|a, b| a.task == b.task).count();
+    let table = session(engine).read_table(encoded.table(&encoded.whole(tasks).await?, &["record", "id", "tokens"], 1)?)?;
     let table = table.select(vec![col("record").alias(ORDINAL), col("id"), col("tokens")])?;
     let plan = in_order(with_fate(table, &ledger.fates, fate)?, kept.shard)?;
     let progress = Arc::clone(kept.progress);
