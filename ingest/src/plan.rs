@@ -158,13 +158,7 @@ pub(crate) struct Job<'a> {
 }
 
 impl<'a> Job<'a> {
-    async fn list(
-        pipeline: &'a Pipeline,
-        dataset: Dataset,
-        progress: Arc<dyn Progress>,
-        size: TaskSize,
-        options: Options,
-    ) -> Result<Self> {
+    async fn list(pipeline: &'a Pipeline, dataset: Dataset, progress: Arc<dyn Progress>, size: TaskSize, options: Options) -> Result<Self> {
         let engine = Engine::start(&pipeline.limits)?;
         let modality = pipeline.source.modality;
         let given = match &pipeline.tokenizer.file {

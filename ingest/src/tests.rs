@@ -225,6 +225,9 @@ async fn an_ingest_that_was_cut_off_goes_on_and_doubles_nothing() {
         if stage != "clean" {
             assert_eq!(*progress.2.lock().expect("lock"), ["going on after 1 of 1 finished tasks"], "cut off at {stage}");
         }
+        // What only the attempt that was cut off knew is garbage.
+        let dataset = Dataset::open(&pipeline.dataset).await.expect("dataset");
+        dataset.gc(std::time::Duration::ZERO, true).await.expect("gc");
         assert!(!place.work());
     }
 }

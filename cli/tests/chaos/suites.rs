@@ -108,11 +108,12 @@ fn zstd_frames_are_read_or_corrupt_as_zstd_says() {
 
 #[test]
 fn web_archives_lose_their_broken_records_alone() {
-    for (suite, corrupt, encoding, kept) in [("warc_warcio", 6, 0, 9), ("warc_cc_whirlwind", 0, 0, 2), ("warc_aut_dev", 3, 6, 254)] {
+    // Pages of other character sets are read; a few are beyond the limits on markup.
+    for (suite, corrupt, complex, kept) in [("warc_warcio", 6, 0, 9), ("warc_cc_whirlwind", 0, 0, 2), ("warc_aut_dev", 3, 4, 254)] {
         let Some(suite) = unpacked(suite) else { return };
         let found = look(suite.path(), "text", "[]", &[]);
-        let faults = [count(&found, "quarantined", "corrupt_record"), count(&found, "quarantined", "bad_encoding")];
-        assert_eq!((faults, total(&found, "quarantined")), ([corrupt, encoding], corrupt + encoding), "{found}");
+        let faults = [count(&found, "quarantined", "corrupt_record"), count(&found, "quarantined", "html_too_complex")];
+        assert_eq!((faults, total(&found, "quarantined")), ([corrupt, complex], corrupt + complex), "{found}");
         assert_eq!(found["kept"], kept, "{found}");
     }
 }
