@@ -149,13 +149,13 @@ fn with_trunk_prefix(text: &str, groups: &Groups<'_>, closes: bool) -> Option<us
 }
 
 fn is_pair_before(text: &str, start: usize) -> bool {
-    let before = text[..start].as_bytes();
+    let before = &text.as_bytes()[..start];
     matches!(before, [.., left, right, _] if left.is_ascii_alphanumeric() && right.is_ascii_alphanumeric())
         && !matches!(before, [.., letter, _, _, _] if letter.is_ascii_alphanumeric())
 }
 
 fn is_pair_after(text: &str, end: usize) -> bool {
-    let after = text[end..].as_bytes();
+    let after = &text.as_bytes()[end..];
     matches!(after, [b' ', left, right, ..] if left.is_ascii_hexdigit() && right.is_ascii_hexdigit())
         && !after.get(3).is_some_and(u8::is_ascii_alphanumeric)
 }

@@ -14,7 +14,7 @@ use super::container::Layout;
 pub(super) fn strip<'a>(bytes: &'a [u8], layout: &Layout) -> Cow<'a, [u8]> {
     let is_turned = layout.orientation != Orientation::NoTransforms;
     let note = if is_turned { note(layout.format, &exif(layout.orientation)) } else { Vec::new() };
-    if note.is_empty() && layout.kept == [0..bytes.len()] {
+    if note.is_empty() && matches!(layout.kept.as_slice(), [whole] if *whole == (0..bytes.len())) {
         return Cow::Borrowed(bytes);
     }
     let mut stripped = Vec::with_capacity(bytes.len() + note.len());

@@ -56,11 +56,11 @@ fn ngrams(view: &View<'_>, settings: &GopherRepetition, counter: &mut Counter) -
         Some(*sum)
     }));
     let mut measured = vec![(0, 0); longest + 1];
-    for words in 1..=longest.min(view.words.len()) {
+    for (words, measured) in measured.iter_mut().enumerate().take(view.words.len() + 1).skip(1) {
         repeat(words, view.words, counter);
         let top = if settings.top_ngrams.iter().any(|(n, _)| *n as usize == words) { top(words, counter) } else { 0 };
         let duplicate = if settings.duplicate_ngrams.iter().any(|(n, _)| *n as usize == words) { duplicates(words, counter) } else { 0 };
-        measured[words] = (top, duplicate);
+        *measured = (top, duplicate);
     }
     for (words, limit) in &settings.top_ngrams {
         above(measured[*words as usize].0, view.chars, *limit, || format!("gopher_top_{words}_gram"))?;
