@@ -46,13 +46,7 @@ struct Json<'a> {
     seconds: f64,
     stages: BTreeMap<&'a str, f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    rejects: Option<BTreeMap<&'a str, Vec<JsonReject<'a>>>>,
-}
-
-#[derive(Serialize)]
-struct JsonReject<'a> {
-    key: &'a str,
-    detail: &'a str,
+    rejects: Option<&'a BTreeMap<String, Vec<Reject>>>,
 }
 
 impl Ingest {
@@ -83,14 +77,10 @@ fn print_json(ingested: &Ingested) -> Result<()> {
         seconds: ingested.seconds,
         stages: ingested.stages.iter().map(|(name, seconds)| (name.as_str(), *seconds)).collect(),
         rejects: match &ingested.outcome {
-            Outcome::Planned { rejects, .. } => Some(rejects.iter().map(json_rejects).collect()),
+            Outcome::Planned { rejects, .. } => Some(rejects),
             _ => None,
         },
     })
-}
-
-fn json_rejects<'a>((reason, rejects): (&'a String, &'a Vec<Reject>)) -> (&'a str, Vec<JsonReject<'a>>) {
-    (reason, rejects.iter().map(|reject| JsonReject { key: &reject.key, detail: &reject.detail }).collect())
 }
 
 fn print_text(ingested: &Ingested, dataset: &str) -> Result<()> {

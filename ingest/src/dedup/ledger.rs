@@ -14,6 +14,7 @@ use forebay_schemas::id::{Digest, RowsDigest};
 use forebay_schemas::pipeline::Split;
 use futures::TryStreamExt;
 use globset::GlobSet;
+use serde::Serialize;
 
 use super::near::{Flip, Found};
 use super::{Cleaned, Decision, Decisions, Search, digest};
@@ -34,7 +35,7 @@ pub(crate) enum Fate {
 }
 
 /// A record that is left out, for people to look at.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Reject {
     /// Object key, and the place in it.
     pub key: String,

@@ -44,6 +44,7 @@ pub(crate) struct Cleaned {
     /// Parts of both stages, with the ordinals of the verdicts.
     pub(crate) parts: Vec<Part>,
     pub(crate) content_parts: Vec<Part>,
+    pub(crate) tasks: usize,
     pub(crate) records: u64,
 }
 
@@ -57,7 +58,7 @@ impl Cleaned {
         }
         content_parts.iter_mut().zip(&parts).for_each(|(content, verdict)| content.first = verdict.first);
         let records = parts.last().map_or(0, |last| last.first + last.rows);
-        Ok(Self { verdicts: verdicts.clone(), contents: contents.clone(), parts, content_parts, records })
+        Ok(Self { verdicts: verdicts.clone(), contents: contents.clone(), parts, content_parts, tasks, records })
     }
 
     /// Columns of the verdicts.

@@ -139,10 +139,10 @@ pub(crate) fn width(vocabulary: u32) -> usize {
 
 /// Packs the documents of one split to its table.
 pub(crate) async fn pack(kept: Kept<'_>, encoded: &Stage, before: Before, fate: Fate, cut: Cut, target: &Target<'_>) -> Result<Packed> {
-    let Kept { engine, ledger, .. } = kept;
+    let Kept { engine, cleaned, ledger, .. } = kept;
     // One partition: whoever takes the sorted rows is slower than the sort, and two sorts would share the memory.
-    let tasks = kept.cleaned.content_parts.chunk_by(|a, b| a.task == b.task).count();
-    let table = session(engine).read_table(encoded.table(&encoded.whole(tasks).await?, &["record", "id", "tokens"], 1)?)?;
+    let parts = encoded.whole(cleaned.tasks).await?;
+    let table = session(engine).read_table(encoded.table(&parts, &["record", "id", "tokens"], 1)?)?;
     let table = table.select(vec![col("record").alias(ORDINAL), col("id"), col("tokens")])?;
     let plan = in_order(with_fate(table, &ledger.fates, fate)?, kept.shard)?;
     let progress = Arc::clone(kept.progress);

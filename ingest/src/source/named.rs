@@ -1,9 +1,8 @@
 //! One object that a setting names: a tokenizer, a list, a model.
 
+use bytes::Bytes;
 use forebay_store::Location;
 use object_store::ObjectStoreExt;
-
-use bytes::Bytes;
 
 /// Its bytes, or in words why there are none; `place` is a path or URL as everywhere in the settings.
 pub(crate) async fn read(place: &str) -> Result<Bytes, String> {
