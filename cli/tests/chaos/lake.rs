@@ -3,18 +3,21 @@
 //! Deliberately absent: what a result must be; the tests say that.
 
 use std::io::Read;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::ops::Deref;
+use std::path::Path;
+use std::process::{Child, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+
+use crate::folder::Folder;
 
 /// Longer than any run here takes, on whatever machine.
 const DEADLINE: Duration = Duration::from_secs(120);
 
 /// A folder where the command is run.
 pub(crate) struct Lake {
-    folder: tempfile::TempDir,
+    folder: Folder,
     variables: Vec<(String, String)>,
 }
 
@@ -29,9 +32,17 @@ pub(crate) struct Ended {
     pub(crate) took: Duration,
 }
 
+impl Deref for Lake {
+    type Target = Folder;
+
+    fn deref(&self) -> &Folder {
+        &self.folder
+    }
+}
+
 impl Lake {
     pub(crate) fn new(pipeline: &str) -> Self {
-        let lake = Self { folder: tempfile::tempdir().expect("temporary folder"), variables: Vec::new() };
+        let lake = Self { folder: Folder::new(), variables: Vec::new() };
         lake.write("pipeline.toml", pipeline);
         lake
     }
@@ -42,21 +53,11 @@ impl Lake {
         self
     }
 
-    pub(crate) fn path(&self, relative: &str) -> PathBuf {
-        self.folder.path().join(relative)
-    }
-
-    pub(crate) fn write(&self, relative: &str, bytes: impl AsRef<[u8]>) {
-        let path = self.path(relative);
-        std::fs::create_dir_all(path.parent().expect("parent")).expect("folder");
-        std::fs::write(path, bytes).expect("file");
-    }
-
     /// Starts the command in this folder.
     pub(crate) fn start(&self, arguments: &[&str]) -> Child {
-        let mut command = Command::new(binary());
-        command.current_dir(self.folder.path()).args(arguments).envs(self.variables.iter().map(|(name, value)| (name, value)));
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the command starts")
+        let mut command = self.command(arguments);
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the command starts")
     }
 
     /// Starts an ingest into `dataset`.
@@ -130,11 +131,6 @@ fn peak(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok()).unwrap_or(0) << 10
-}
-
-fn binary() -> PathBuf {
-    let built = option_env!("CARGO_BIN_EXE_forebay").map(PathBuf::from);
-    built.or_else(|| std::env::var_os("FOREBAY_BIN").map(PathBuf::from)).expect("the command, or FOREBAY_BIN")
 }
 
 /// A suite of the test data, unpacked; none without test data.

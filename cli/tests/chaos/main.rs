@@ -6,6 +6,8 @@
 
 mod chance;
 mod corpus;
+#[path = "../support/folder.rs"]
+mod folder;
 mod lake;
 mod s3;
 mod version;

@@ -1,19 +1,32 @@
 //! A lake in a temporary folder, and the command run on it as a user would.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::ops::Deref;
+use std::path::Path;
+use std::process::Output;
 
 use serde_json::Value;
 
+mod folder;
+
+use folder::Folder;
+
 /// A temporary folder with raw files, where the command is run.
 pub(crate) struct Lake {
-    folder: tempfile::TempDir,
+    folder: Folder,
+}
+
+impl Deref for Lake {
+    type Target = Folder;
+
+    fn deref(&self) -> &Folder {
+        &self.folder
+    }
 }
 
 impl Lake {
     /// A lake whose raw files are this project's own Rust sources.
     pub(crate) fn new() -> Self {
-        let lake = Self { folder: tempfile::tempdir().expect("temporary folder") };
+        let lake = Self { folder: Folder::new() };
         let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         for part in ["schemas", "store", "ingest", "loader", "trainer", "cli"] {
             copy_sources(&sources.join(part), &lake.path(&format!("raw/{part}")));
@@ -21,23 +34,6 @@ impl Lake {
         lake.write("pipeline.toml", PIPELINE);
         lake.write("run.toml", RUN);
         lake
-    }
-
-    pub(crate) fn path(&self, relative: &str) -> PathBuf {
-        self.folder.path().join(relative)
-    }
-
-    pub(crate) fn write(&self, relative: &str, bytes: impl AsRef<[u8]>) {
-        let path = self.path(relative);
-        std::fs::create_dir_all(path.parent().expect("parent")).expect("folder");
-        std::fs::write(path, bytes).expect("file");
-    }
-
-    /// The command, to be run in the lake's folder.
-    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
-        command.current_dir(self.folder.path()).args(arguments).stdin(Stdio::null());
-        command
     }
 
     /// Runs the command to its end.
