@@ -35,8 +35,7 @@ def pipeline(dataset, source, modality="text", **settings):
     """Settings by dotted key: one thread, plain Parquet, documents as they are."""
     common = {"format": "parquet", "limits.threads": 1}
     if modality == "text":
-        # Paragraphs on lines of their own are long lines.
-        common |= {"output": "documents", "clean.max_line_chars": 1_000_000}
+        common["output"] = "documents"
     return {"dataset": str(dataset), "source.modality": modality, "source.url": str(source), **common, **settings}
 
 
