@@ -18,6 +18,7 @@ use crate::cause::from_object_store;
 use crate::error::{Error, Kind, Result};
 
 mod open;
+pub(crate) mod staged;
 
 /// Larger objects are put in parts of this size, so that a slow network never has to repeat all of one.
 const PART_BYTES: usize = 16 << 20;

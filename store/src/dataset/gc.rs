@@ -2,7 +2,8 @@
 //!
 //! Careful by design: only `objects/`, `tables/`, the folders of tables that some version names, those of stage objects,
 //! and probes are looked at, so that whatever else somebody keeps below the root stays; nothing younger than the grace is
-//! touched; a Lance table goes or stays as a whole. Deliberately absent: versions, which are never deleted.
+//! touched; a Lance table goes or stays as a whole. Files on a local disk that were to become objects count as objects.
+//! Deliberately absent: versions, which are never deleted.
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, SystemTime};
@@ -27,7 +28,10 @@ pub(super) async fn gc(dataset: &Dataset, grace: Duration, delete: bool) -> Resu
     let report = GcReport { objects: garbage.len() as u64, bytes: garbage.iter().map(|object| object.bytes).sum(), deleted: delete };
     if delete {
         for object in garbage {
-            dataset.location().delete(&object.path).await?;
+            match object.is_staged {
+                true => dataset.location().delete_staged(&object.path)?,
+                false => dataset.location().delete(&object.path).await?,
+            }
         }
     }
     Ok(report)
@@ -37,6 +41,7 @@ struct Object {
     path: String,
     bytes: u64,
     modified: SystemTime,
+    is_staged: bool,
 }
 
 async fn list(dataset: &Dataset) -> Result<Vec<Object>> {
@@ -50,9 +55,11 @@ async fn list(dataset: &Dataset) -> Result<Vec<Object>> {
         let mut listed = dataset.location().list(folder);
         while let Some(meta) = listed.try_next().await? {
             if let Some(path) = dataset.location().relative(&meta.location) {
-                objects.push(Object { path, bytes: meta.size, modified: meta.last_modified.into() });
+                objects.push(Object { path, bytes: meta.size, modified: meta.last_modified.into(), is_staged: false });
             }
         }
+        let staged = dataset.location().staged(folder)?.into_iter();
+        objects.extend(staged.map(|file| Object { path: file.relative, bytes: file.bytes, modified: file.modified, is_staged: true }));
     }
     Ok(objects)
 }

@@ -1,6 +1,7 @@
 //! Dataset versions.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -214,6 +215,13 @@ async fn gc_finds_only_what_no_version_names(place: Place) {
         dataset.location().put(path, Bytes::from("stage object")).await.expect("put");
     }
     assert_eq!(dataset.commit(&kept).await.expect("commit"), Outcome::Committed);
+    // What a writer that is killed in the middle of an object leaves on a disk; no listing shows it.
+    let disk = Some(Path::new(&place.url)).filter(|path| path.is_absolute());
+    let staged = disk.map(|path| path.join("tables/killed/_versions/1.manifest#1"));
+    if let Some(staged) = &staged {
+        std::fs::create_dir_all(staged.parent().expect("parent")).expect("folder");
+        std::fs::write(staged, b"half").expect("file");
+    }
     let lost = dataset.put_object(Bytes::from("nobody names this"), ".bin").await.expect("put");
     dataset.location().put("checkpoints/run/objects/x", Bytes::from("somebody else's")).await.expect("put");
 
@@ -230,6 +238,7 @@ async fn gc_finds_only_what_no_version_names(place: Place) {
     assert_eq!(dataset.get_object(&lost).await.expect_err("deleted").kind(), Kind::NotFound);
     assert!(dataset.location().head("checkpoints/run/objects/x").await.expect("head").is_some());
     dataset.get_object(&kept.inputs.list).await.expect("named");
+    assert!(staged.is_none_or(|staged| !staged.exists()));
     for (path, is_left) in [
         ("cleaned/job/contents/00000.parquet", true),
         ("cleaned/crashed/contents/00000.parquet", false),
