@@ -21,9 +21,7 @@ use crate::error::{Error, Kind, Result};
 use crate::location::Location;
 
 const FILE_BYTES: u64 = 128 << 20;
-const GROUP_ROWS: usize = 1024;
 const GROUP_BYTES: usize = 16 << 20;
-const PAGE_ROWS: usize = 64;
 const PAGE_BYTES: usize = 256 << 10;
 /// Rows are given to the encoder in slices of about this size, so that a row group can be closed in time.
 const SLICE_BYTES: usize = 4 << 20;
@@ -82,7 +80,7 @@ async fn give_up(open: Option<File>) {
 
 fn slices(batch: &RecordBatch) -> Vec<RecordBatch> {
     let row_bytes = batch.get_array_memory_size() / batch.num_rows().max(1) + 1;
-    let rows = (SLICE_BYTES / row_bytes).clamp(1, GROUP_ROWS);
+    let rows = (SLICE_BYTES / row_bytes).clamp(1, batch.num_rows().max(1));
     (0..batch.num_rows()).step_by(rows).map(|at| batch.slice(at, rows.min(batch.num_rows() - at))).collect()
 }
 
@@ -186,14 +184,36 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     ended.map_err(|error| Error::new(Kind::Internal, format!("encoding Parquet ended early: {error}")))
 }
 
+/// How many rows a row group and a page have at most.
+struct Rows {
+    group: usize,
+    page: usize,
+}
+
+impl Rows {
+    /// Samples are read a few at a time from anywhere, so little must be fetched and decoded for one; rows without contents,
+    /// as those of a ledger, are read one after the other.
+    fn of(schema: &Schema) -> Self {
+        let is_content = |kind: &DataType| {
+            use DataType::{FixedSizeList, LargeBinary, LargeList, LargeUtf8, List};
+            matches!(kind, LargeBinary | LargeUtf8 | FixedSizeList(..) | List(_) | LargeList(_))
+        };
+        match schema.fields().iter().any(|field| is_content(field.data_type())) {
+            true => Self { group: 1024, page: 64 },
+            false => Self { group: 128 << 10, page: 20_000 },
+        }
+    }
+}
+
 fn properties(schema: &Schema) -> parquet::errors::Result<WriterProperties> {
-    let is_binary = |kind: &DataType| matches!(kind, DataType::LargeBinary | DataType::Binary);
+    use DataType::{Binary, FixedSizeBinary, FixedSizeList, LargeBinary, LargeList, List};
     // Page limits are looked at once a batch of values, which for large values has to be small.
-    let values = if schema.fields().iter().any(|field| is_binary(field.data_type())) { 16 } else { 1024 };
+    let values = if schema.fields().iter().any(|field| *field.data_type() == LargeBinary) { 16 } else { 1024 };
+    let rows = Rows::of(schema);
     let mut properties = WriterProperties::builder()
         .set_created_by(concat!("forebay ", env!("CARGO_PKG_VERSION")).to_owned())
-        .set_max_row_group_row_count(Some(GROUP_ROWS))
-        .set_data_page_row_count_limit(PAGE_ROWS)
+        .set_max_row_group_row_count(Some(rows.group))
+        .set_data_page_row_count_limit(rows.page)
         .set_data_page_size_limit(PAGE_BYTES)
         .set_write_batch_size(values)
         .set_dictionary_enabled(false)
@@ -202,9 +222,10 @@ fn properties(schema: &Schema) -> parquet::errors::Result<WriterProperties> {
     for (leaf, column) in descriptor.columns().iter().enumerate() {
         let kind = schema.field(descriptor.get_column_root_idx(leaf)).data_type();
         let compression = match kind {
-            kind if is_binary(kind) => Compression::UNCOMPRESSED,
+            // Compressed already, or random.
+            LargeBinary | Binary | FixedSizeBinary(_) => Compression::UNCOMPRESSED,
             // Tokens: decoded for every sample, so the fastest.
-            DataType::FixedSizeList(..) | DataType::List(_) | DataType::LargeList(_) => Compression::LZ4_RAW,
+            FixedSizeList(..) | List(_) | LargeList(_) => Compression::LZ4_RAW,
             _ => Compression::ZSTD(ZstdLevel::try_new(1)?),
         };
         properties = properties.set_column_compression(column.path().clone(), compression);
