@@ -1,7 +1,7 @@
 //! Where plans run: a pool of CPU threads of its own and DataFusion sessions on it.
 //!
-//! Promises: CPU work never runs on the caller's runtime, which keeps doing I/O; sorting and grouping take at most half
-//! of `limits.memory` and spill to local disk beyond. Deliberately absent: any global pool.
+//! Promises: CPU work never runs on the caller's runtime, which keeps doing I/O; sorting and grouping take at most
+//! two fifths of `limits.memory` and spill to local disk beyond. Deliberately absent: any global pool.
 
 use std::fmt;
 use std::future::Future;
@@ -47,7 +47,7 @@ impl Engine {
             .enable_time()
             .build()
             .map_err(|error| Error::with_source(Kind::Unavailable, format!("starting {threads} threads failed"), error))?;
-        let pool_bytes = usize::try_from(limits.memory.0 / 2).unwrap_or(usize::MAX);
+        let pool_bytes = usize::try_from(limits.memory.0 / 5 * 2).unwrap_or(usize::MAX);
         let memory = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(FairSpillPool::new(pool_bytes))).build_arc()?;
         Ok(Self { cpu: Some(cpu), threads, io: Handle::current(), memory, pool_bytes })
     }

@@ -209,9 +209,11 @@ impl<'a> Job<'a> {
 
     /// The newest version, if this job can add to it rather than start anew: the same setup, and all its inputs are there.
     async fn known(pipeline: &Pipeline, dataset: &Dataset, setup: Digest, source: &mut Source, engine: &Engine) -> Result<Option<Known>> {
-        // Where a row depends on the key of the record, a new copy with a smaller key could change rows that are there.
+        // Where a row depends on the key of the record, a new copy with a smaller key could change rows that are there; so could
+        // a new record with a smaller id where text is cut that stands elsewhere.
         let depends_on_content_alone = pipeline.source.modality == Modality::Text && pipeline.split.validation_keys.is_empty();
-        let latest = dataset.latest().await?.filter(|latest| latest.config_digest == setup && depends_on_content_alone);
+        let can_add = depends_on_content_alone && !pipeline.dedup.repeats.is_on();
+        let latest = dataset.latest().await?.filter(|latest| latest.config_digest == setup && can_add);
         let Some(latest) = latest else { return Ok(None) };
         let earlier = dataset.get_object(&latest.inputs.list).await?;
         let schema = clean::content_schema(pipeline.source.modality);
@@ -263,7 +265,7 @@ impl<'a> Job<'a> {
             known: self.known.as_ref(),
             stage: &stage,
         };
-        let ledger = search.decide().await?;
+        let (ledger, left) = search.decide().await?;
         self.progress.advance(cleaned.records);
         clock.lap("dedup");
         if !ledger.tally.is_conserved() {
@@ -284,7 +286,7 @@ impl<'a> Job<'a> {
         let kept = Kept {
             engine: &self.engine,
             shard: &self.pipeline.shard,
-            cleaned: &cleaned,
+            cleaned: &left,
             ledger: &ledger,
             known: self.known.as_ref(),
             progress: &self.progress,

@@ -14,6 +14,7 @@ pub mod language;
 pub mod personal;
 pub mod picture;
 pub mod quality;
+pub mod repeats;
 
 pub use bad_words::BadWords;
 pub use blocklist::Blocklist;
@@ -24,6 +25,7 @@ pub use language::Language;
 pub use personal::{Personal, PersonalKind};
 pub use picture::Picture;
 pub use quality::Quality;
+pub use repeats::Repeats;
 
 use crate::dataset::{Modality, TableFormat};
 use crate::id::Digest;
@@ -190,11 +192,14 @@ pub struct Dedup {
     pub rows_per_band: u32,
     /// Exact Jaccard similarity of the sets of shingles from which two records are the same.
     pub threshold: f64,
+    /// Text that stands in several of the documents that are left.
+    pub repeats: Repeats,
 }
 
 impl Default for Dedup {
     fn default() -> Self {
-        Self { exact: true, near: true, shingle_words: 5, bands: 14, rows_per_band: 8, threshold: 0.75 }
+        let repeats = Repeats::default();
+        Self { exact: true, near: true, shingle_words: 5, bands: 14, rows_per_band: 8, threshold: 0.75, repeats }
     }
 }
 
@@ -316,6 +321,7 @@ impl Pipeline {
         check("dedup.bands", self.dedup.bands, (1..=256).contains(&self.dedup.bands), "1 to 256")?;
         check("dedup.rows_per_band", self.dedup.rows_per_band, (1..=64).contains(&self.dedup.rows_per_band), "1 to 64")?;
         check("dedup.threshold", self.dedup.threshold, self.dedup.threshold > 0.0 && self.dedup.threshold <= 1.0, "above 0, at most 1")?;
+        self.dedup.repeats.validate("dedup.repeats")?;
         check("split.validation", self.split.validation, (0.0..=0.5).contains(&self.split.validation), "0 to 0.5")?;
         check("tokenizer.vocabulary", self.tokenizer.vocabulary, (257..=1 << 20).contains(&self.tokenizer.vocabulary), "257 to 1048576")?;
         check("tokenizer.sample", self.tokenizer.sample, self.tokenizer.sample.0 >= 1 << 10, "at least 1KiB")?;

@@ -216,7 +216,7 @@ mod tests {
             let verdicts = decide(&texts, &settings, 1 << 20);
             prop_assert_eq!(&verdicts, &decide(&turned, &settings, 1_000));
             let mut signer = Signer::new(&settings);
-            let shingles: BTreeMap<Digest, Vec<u64>> = texts.iter().map(|t| (Digest::of(t.as_bytes()), signer.shingles(t))).collect();
+            let shingles: BTreeMap<Digest, Vec<u64>> = texts.iter().map(|t| (Digest::of(t.as_bytes()), signer.sign_with_shingles(t).1)).collect();
             for (id, found) in &verdicts {
                 if let Some(found) = found {
                     prop_assert!(verdicts[&found.survivor].is_none(), "the survivor was removed itself");

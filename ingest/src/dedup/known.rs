@@ -22,8 +22,48 @@ use super::{Likeness, digest};
 use crate::error::{Error, Kind, Result};
 use crate::stage::{Part, Stage};
 
-/// Keys of bands.
-pub(crate) type Keys = HashSet<u64, BuildHasherDefault<Already>>;
+/// Keys of bands, which are well mixed.
+#[derive(Clone, Default)]
+pub(crate) struct Keys {
+    keys: HashSet<u64, BuildHasherDefault<Already>>,
+    /// A bit for every value that the first bits of a key may have, small enough for the cache: most keys that are asked for
+    /// are not there.
+    first_bits: Vec<u64>,
+}
+
+impl Keys {
+    const FIRST_BITS: u32 = 21;
+
+    /// Whether it was not there.
+    pub(crate) fn insert(&mut self, key: u64) -> bool {
+        self.first_bits.resize(1 << (Self::FIRST_BITS - 6), 0);
+        let (word, bit) = Self::place(key);
+        self.first_bits[word] |= bit;
+        self.keys.insert(key)
+    }
+
+    fn contains(&self, key: u64) -> bool {
+        let (word, bit) = Self::place(key);
+        self.first_bits.get(word).is_some_and(|bits| bits & bit != 0) && self.keys.contains(&key)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    fn place(key: u64) -> (usize, u64) {
+        let first = key >> (64 - Self::FIRST_BITS);
+        ((first >> 6) as usize, 1 << (first & 63))
+    }
+}
+
+impl Extend<u64> for Keys {
+    fn extend<T: IntoIterator<Item = u64>>(&mut self, keys: T) {
+        for key in keys {
+            self.insert(key);
+        }
+    }
+}
 
 /// A record of an earlier version.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -151,9 +191,9 @@ fn shares(likeness: &Likeness, sketch: &[u8], keys: &Keys) -> bool {
         Likeness::Text(_) => sketch.chunks_exact(8).any(|key| {
             let mut bytes = [0; 8];
             bytes.copy_from_slice(key);
-            keys.contains(&u64::from_le_bytes(bytes))
+            keys.contains(u64::from_le_bytes(bytes))
         }),
-        Likeness::Images(..) => likeness.distinct_keys(sketch).iter().any(|key| keys.contains(key)),
+        Likeness::Images(..) => likeness.distinct_keys(sketch).into_iter().any(|key| keys.contains(key)),
     }
 }
 

@@ -17,7 +17,8 @@ use globset::GlobSet;
 use serde::Serialize;
 
 use super::near::{Flip, Found};
-use super::{Cleaned, Decision, Decisions, Search, digest};
+use super::repeats::{Change, REPEATED};
+use super::{ByOrdinal, Cleaned, DECISION_COLUMNS, Decision, Search, digest};
 use crate::clean;
 use crate::clean::edits::Edits;
 use crate::engine::Engine;
@@ -114,7 +115,7 @@ impl Judged {
 /// Reads the ledger in the order of ordinals.
 pub(crate) struct Reader {
     verdicts: SendableRecordBatchStream,
-    decisions: Decisions,
+    decisions: ByOrdinal,
 }
 
 impl Reader {
@@ -122,9 +123,8 @@ impl Reader {
         let session = engine.session(8192);
         let columns: Vec<&str> = COLUMNS.iter().chain(extra).copied().collect();
         let verdicts = engine.stream(session.read_table(cleaned.verdicts(&columns, 1)?)?.select_columns(&columns)?).await?;
-        let columns = ["ordinal_of_record", "reason", "survivor", "similarity", "is_copy"];
-        let table = session.read_table(decisions.table(&decisions.whole(1).await?, &columns, 1)?)?;
-        Ok(Self { verdicts, decisions: Decisions::new(engine.stream(table).await?) })
+        let table = session.read_table(decisions.table(&decisions.whole(1).await?, &DECISION_COLUMNS, 1)?)?;
+        Ok(Self { verdicts, decisions: ByOrdinal::new(engine.stream(table).await?) })
     }
 
     /// The next records.
@@ -132,7 +132,8 @@ impl Reader {
         let Some(batch) = self.verdicts.try_next().await? else { return Ok(None) };
         let mut decisions = Vec::with_capacity(batch.num_rows());
         for ordinal in batch.column(0).as_primitive::<UInt64Type>().values() {
-            decisions.push(self.decisions.on(*ordinal).await?);
+            let found = self.decisions.find(*ordinal).await?;
+            decisions.push(found.map(|(batch, row)| Decision::at(&batch, row)).transpose()?);
         }
         Ok(Some(Judged { batch, decisions }))
     }
@@ -145,8 +146,8 @@ impl Ledger {
     }
 }
 
-/// Counts the ledger and gives every record its fate.
-pub(super) async fn settle(search: &Search<'_>, decisions: Stage, near: Found) -> Result<Ledger> {
+/// Counts the ledger and gives every record its fate; `changed` are the kept records that lost text.
+pub(super) async fn settle(search: &Search<'_>, decisions: Stage, changed: Option<Stage>, near: Found) -> Result<Ledger> {
     let modality = search.pipeline.source.modality;
     let splitter = Splitter::new(&search.pipeline.split)?;
     let before = search.known.map(|known| &known.manifest);
@@ -161,11 +162,16 @@ pub(super) async fn settle(search: &Search<'_>, decisions: Stage, near: Found) -
     let (mut classes, mut training) = (BTreeSet::new(), BTreeMap::<String, u64>::new());
     let mut kept = 0;
     let mut reader = Reader::open(search.engine, search.cleaned, &decisions, &[]).await?;
+    let mut changes = match &changed {
+        Some(changed) => Some(Change::read(search.engine, changed).await?),
+        None => None,
+    };
     while let Some(judged) = reader.next().await? {
         let batch = &judged.batch;
         let (keys, ids) = (batch.column(1).as_string::<i32>(), batch.column(3).as_fixed_size_binary());
         let (size, class) = (batch.column(7).as_primitive::<UInt32Type>(), batch.column(8).as_string::<i32>());
         let edited = batch.column(9).as_string::<i32>();
+        let ordinals = batch.column(0).as_primitive::<UInt64Type>();
         for row in 0..batch.num_rows() {
             let mut fate = Fate::LeftOut;
             match judged.verdict(row) {
@@ -178,8 +184,15 @@ pub(super) async fn settle(search: &Search<'_>, decisions: Stage, near: Found) -
                     fate = splitter.fate(&id, key);
                     kept += 1;
                     tally.kept += 1;
-                    rows_digest.add(&row_digest(&id, fate, class));
-                    count_size(&mut sizes, size.value(row));
+                    let change = match &mut changes {
+                        Some(changes) => {
+                            changes.find(ordinals.value(row)).await?.map(|(batch, row)| Change::at(&batch, row)).transpose()?
+                        }
+                        None => None,
+                    };
+                    rows_digest.add(&row_digest(change.as_ref().map_or(&id, |change| &change.digest), fate, class));
+                    count_size(&mut sizes, change.as_ref().map_or(size.value(row), |change| change.size));
+                    count(&mut edits, change.map(|change| (REPEATED, u64::from(change.cuts))));
                     count(&mut languages, language.map(|language| (language, 1)));
                     count(&mut edits, super::text_at(edited, row).into_iter().flat_map(Edits::parse));
                     if modality == Modality::Images {

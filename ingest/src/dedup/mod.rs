@@ -2,7 +2,8 @@
 //!
 //! 1. [`exact`]: records of one id are copies of the first of them.
 //! 2. [`near`]: first records that share a band key are compared ([`judge`]), those of earlier versions too ([`known`]).
-//! 3. [`ledger`]: every record gets its fate, and the tally is counted.
+//! 3. [`repeats`]: text that several of those left have is cut out of all but one.
+//! 4. [`ledger`]: every record gets its fate, and the tally is counted.
 //!
 //! Between the steps lie stage objects, sorted by the query engine, which spills; in memory are a few bytes a record.
 //! Promises: verdicts depend on the set of records alone, whatever the number of runs in which they came.
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, FixedSizeBinaryBuilder, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt64Type};
 use datafusion::catalog::TableProvider;
+use datafusion::prelude::{DataFrame, col};
 use forebay_schemas::dataset::Modality;
 use forebay_schemas::id::Digest;
 use forebay_schemas::pipeline::picture::NearPicture;
@@ -32,12 +34,15 @@ pub(crate) mod ledger;
 pub(crate) mod minhash;
 pub(crate) mod near;
 mod quality;
+mod repeats;
 mod shared;
+mod words;
 
 pub use ledger::Reject;
 pub(crate) use ledger::{Fate, Ledger};
 
 /// The cleaned records of a job: the verdicts on all, the contents of those that the rules kept.
+#[derive(Clone)]
 pub(crate) struct Cleaned {
     pub(crate) verdicts: Stage,
     pub(crate) contents: Stage,
@@ -85,12 +90,22 @@ pub(crate) struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// Decides all records.
-    pub(crate) async fn decide(&self) -> Result<Ledger> {
+    /// Decides all records; also gives the contents of those that are left, as they are left.
+    pub(crate) async fn decide(&self) -> Result<(Ledger, Cleaned)> {
         let firsts = exact::find(self).await?;
         let near = if self.likeness.is_wanted() { near::find(self, &firsts).await? } else { near::Found::none(self).await? };
         let decisions = self.decisions(&near).await?;
-        ledger::settle(self, decisions, near).await
+        if !self.is_cutting() {
+            return Ok((ledger::settle(self, decisions, None, near).await?, self.cleaned.clone()));
+        }
+        let left = repeats::cut(self, &firsts, &decisions).await?;
+        let decisions = self.joined(&decisions, &left.removed).await?;
+        Ok((ledger::settle(self, decisions, Some(left.changed), near).await?, left.cleaned))
+    }
+
+    /// Whether repeated text is cut.
+    fn is_cutting(&self) -> bool {
+        self.pipeline.source.modality == Modality::Text && self.pipeline.dedup.repeats.is_on()
     }
 
     /// The records that are left out as duplicates: `ordinal`, `reason`, `survivor`, `similarity`, in the order of ordinals.
@@ -113,7 +128,23 @@ impl Search<'_> {
                FROM copies c LEFT JOIN near n ON c.id = n.id
              ORDER BY ordinal_of_record"
         );
-        let mut batches = self.engine.stream(session.sql(&query).await?).await?;
+        self.write(&decisions, session.sql(&query).await?).await?;
+        Ok(decisions)
+    }
+
+    /// Decisions on different records, as one stage.
+    async fn joined(&self, decisions: &Stage, others: &Stage) -> Result<Stage> {
+        let joined = (self.stage)("all-decisions", decision_schema());
+        let session = self.engine.session(4096);
+        let table =
+            async |stage: &Stage| Ok::<_, Error>(session.read_table(stage.table(&stage.whole(1).await?, &DECISION_COLUMNS, 1)?)?);
+        let all = table(decisions).await?.union(table(others).await?)?;
+        self.write(&joined, all.sort(vec![col(DECISION_COLUMNS[0]).sort(true, false)])?).await?;
+        Ok(joined)
+    }
+
+    async fn write(&self, decisions: &Stage, plan: DataFrame) -> Result<()> {
+        let mut batches = self.engine.stream(plan).await?;
         let mut writer = decisions.writer(0)?;
         while let Some(batch) = batches.try_next().await? {
             writer.write(&RecordBatch::try_new(decision_schema(), cast(&batch, &decision_schema())?)?)?;
@@ -121,10 +152,11 @@ impl Search<'_> {
                 writer.cut().await?;
             }
         }
-        writer.finish().await?;
-        Ok(decisions)
+        writer.finish().await
     }
 }
+
+const DECISION_COLUMNS: [&str; 5] = ["ordinal_of_record", "reason", "survivor", "similarity", "is_copy"];
 
 /// The columns of a batch in the types of a schema.
 fn cast(batch: &RecordBatch, schema: &SchemaRef) -> Result<Vec<ArrayRef>> {
@@ -144,8 +176,8 @@ fn decision_schema() -> SchemaRef {
 
 /// What texts are compared by.
 pub(crate) fn text_features(signer: &mut minhash::Signer, text: &str) -> judge::Features {
-    let keys = keys_of(&signer.sign(text).sketch);
-    judge::Features { keys, queries: None, data: signer.shingles(text) }
+    let (signed, data) = signer.sign_with_shingles(text);
+    judge::Features { keys: keys_of(&signed.sketch), queries: None, data }
 }
 
 /// The numbers of a sketch of text.
@@ -239,55 +271,32 @@ pub(crate) fn digests<'a>(digests: impl Iterator<Item = Option<&'a Digest>>) -> 
     Ok(Arc::new(column.finish()))
 }
 
-/// Decisions as a stream that is asked for one ordinal after the other.
-pub(crate) struct Decisions {
+/// Rows in the order of their first column, an ordinal, that are asked for one ordinal after the other.
+pub(crate) struct ByOrdinal {
     batches: datafusion::execution::SendableRecordBatchStream,
     current: Option<(RecordBatch, usize)>,
 }
 
-/// Why a record is left out as a duplicate.
-pub(crate) struct Decision {
-    pub(crate) reason: String,
-    pub(crate) survivor: Digest,
-    pub(crate) similarity: f64,
-    /// Whether its content was read before; else it is a near duplicate.
-    pub(crate) is_copy: bool,
-}
-
-impl Decision {
-    /// The value that was judged, for people.
-    pub(crate) fn detail(&self) -> String {
-        if self.is_copy { "same content".to_owned() } else { format!("similarity {:.3}", self.similarity) }
-    }
-}
-
-impl Decisions {
+impl ByOrdinal {
     pub(crate) fn new(batches: datafusion::execution::SendableRecordBatchStream) -> Self {
         Self { batches, current: None }
     }
 
-    /// The decision on a record; ordinals must ascend from call to call.
-    pub(crate) async fn on(&mut self, ordinal: u64) -> Result<Option<Decision>> {
+    /// The next row of a record, as a batch and its row; every row must be asked for before those of a later record.
+    pub(crate) async fn find(&mut self, ordinal: u64) -> Result<Option<(RecordBatch, usize)>> {
         loop {
             if let Some((batch, row)) = &mut self.current
                 && *row < batch.num_rows()
             {
-                let (ordinals, at) = (batch.column(0).as_primitive::<UInt64Type>(), *row);
-                match ordinals.value(at).cmp(&ordinal) {
+                let (found, at) = (batch.column(0).as_primitive::<UInt64Type>().value(*row), *row);
+                match found.cmp(&ordinal) {
                     std::cmp::Ordering::Greater => return Ok(None),
                     std::cmp::Ordering::Less => {
-                        let found = ordinals.value(at);
-                        return Err(Error::new(Kind::Internal, format!("decisions: found record {found} twice, before {ordinal}")));
+                        return Err(Error::new(Kind::Internal, format!("found another row of record {found}, expected one of {ordinal}")));
                     }
                     std::cmp::Ordering::Equal => {
                         *row += 1;
-                        let decision = Decision {
-                            reason: batch.column(1).as_string::<i32>().value(at).to_owned(),
-                            survivor: digest(batch.column(2).as_fixed_size_binary().value(at))?,
-                            similarity: batch.column(3).as_primitive::<arrow::datatypes::Float64Type>().value(at),
-                            is_copy: batch.column(4).as_boolean().value(at),
-                        };
-                        return Ok(Some(decision));
+                        return Ok(Some((batch.clone(), at)));
                     }
                 }
             }
@@ -295,6 +304,37 @@ impl Decisions {
                 Some(batch) => self.current = Some((batch, 0)),
                 None => return Ok(None),
             }
+        }
+    }
+}
+
+/// Why a record is left out as a duplicate.
+pub(crate) struct Decision {
+    pub(crate) reason: String,
+    pub(crate) survivor: Digest,
+    /// Jaccard similarity to the survivor, or the share of its words that stand elsewhere.
+    pub(crate) similarity: f64,
+    /// Whether its content was read before.
+    pub(crate) is_copy: bool,
+}
+
+impl Decision {
+    /// The decision of a row of the stage `decisions`.
+    fn at(batch: &RecordBatch, row: usize) -> Result<Self> {
+        Ok(Self {
+            reason: batch.column(1).as_string::<i32>().value(row).to_owned(),
+            survivor: digest(batch.column(2).as_fixed_size_binary().value(row))?,
+            similarity: batch.column(3).as_primitive::<arrow::datatypes::Float64Type>().value(row),
+            is_copy: batch.column(4).as_boolean().value(row),
+        })
+    }
+
+    /// The value that was judged, for people.
+    pub(crate) fn detail(&self) -> String {
+        match (self.is_copy, self.reason.as_str()) {
+            (true, _) => "same content".to_owned(),
+            (false, repeats::REPEATED) => format!("{:.3} of its words repeated", self.similarity),
+            (false, _) => format!("similarity {:.3}", self.similarity),
         }
     }
 }

@@ -67,22 +67,33 @@ impl Found {
 
 /// Searches near duplicates.
 pub(super) async fn find(search: &Search<'_>, firsts: &Firsts) -> Result<Found> {
+    let (found, sample) = match search.known {
+        None => Round { search, firsts, pulled: &[] }.judge("near").await?,
+        Some(known) => beside(search, firsts, known).await?,
+    };
+    let quality = sample.map(|sample| sample.measure(search.likeness.similarity(), search.likeness.threshold()));
+    Ok(Found { quality, ..found })
+}
+
+/// Searches near duplicates of new and of earlier records, round after round until no verdict changes any more.
+async fn beside(search: &Search<'_>, firsts: &Firsts, known: &Known) -> Result<(Found, Option<Sample>)> {
     let mut pulled: BTreeMap<u64, KnownRecord> = BTreeMap::new();
-    let Some(known) = search.known else { return Round { search, firsts, pulled: &[] }.judge("near").await };
-    let (mut ids, mut keys) = search.touched(firsts).await?;
+    let (mut ids, mut fresh) = search.touched(firsts).await?;
+    let mut keys = fresh.clone();
     for round in 0.. {
-        pulled.extend(known.pull(search.likeness, &ids, &keys).await?.into_iter().map(|record| (record.index_row, record)));
+        // What has one of the keys of an earlier round was pulled then.
+        pulled.extend(known.pull(search.likeness, &ids, &fresh).await?.into_iter().map(|record| (record.index_row, record)));
         let records: Vec<KnownRecord> = pulled.values().cloned().collect();
-        let found = Round { search, firsts, pulled: &records }.judge(&format!("near-{round}")).await?;
+        let (found, sample) = Round { search, firsts, pulled: &records }.judge(&format!("near-{round}")).await?;
         // Whatever shares a key with a record whose verdict changed may change too.
-        let before = keys.len();
-        for flip in &found.flips {
-            keys.extend(search.likeness.distinct_keys(&flip.record.sketch));
-        }
-        if keys.len() == before {
-            return Ok(found);
-        }
         ids.clear();
+        fresh = Keys::default();
+        for flip in &found.flips {
+            fresh.extend(search.likeness.distinct_keys(&flip.record.sketch).into_iter().filter(|key| keys.insert(*key)));
+        }
+        if fresh.is_empty() {
+            return Ok((found, sample));
+        }
     }
     unreachable!("an endless range ended")
 }
@@ -131,7 +142,8 @@ impl Round<'_> {
         self.search.pipeline.source.modality
     }
 
-    async fn judge(&self, name: &str) -> Result<Found> {
+    /// Judges all; also gives the sample on which the quality of the search can be measured, if there is one.
+    async fn judge(&self, name: &str) -> Result<(Found, Option<Sample>)> {
         let (shared, cutoff) = self.count_keys().await?;
         let mut components = Components::new(self.firsts.flags.len() + self.pulled.len());
         self.connect(shared, &mut components).await?;
@@ -169,8 +181,7 @@ impl Round<'_> {
             }
             outcome.cut_if_full().await?;
         }
-        let quality = cutoff.0.rank().map(|_| sample.measure(similarity, threshold));
-        outcome.finish(quality).await
+        Ok((outcome.finish().await?, cutoff.0.rank().map(|_| sample)))
     }
 
     /// Sees all keys once; also finds the sample on which quality is measured.
@@ -410,9 +421,9 @@ impl<'a> Outcome<'a> {
         Ok(())
     }
 
-    async fn finish(mut self, quality: Option<Quality>) -> Result<Found> {
+    async fn finish(mut self) -> Result<Found> {
         self.write().await?;
         self.writer.finish().await?;
-        Ok(Found { removed: self.stage, flips: self.flips, quality })
+        Ok(Found { removed: self.stage, flips: self.flips, quality: None })
     }
 }
