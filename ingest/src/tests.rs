@@ -19,6 +19,7 @@ use crate::{Ingested, Kind, Options, Outcome, Progress, Result, Silent, Unit, in
 
 mod images;
 mod increment;
+mod lance;
 mod repeats;
 
 /// Places for a source and a dataset.

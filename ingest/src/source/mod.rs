@@ -6,7 +6,6 @@
 
 use std::collections::HashSet;
 use std::ops::Range;
-use std::sync::Arc;
 
 use forebay_schemas::dataset::Modality;
 use forebay_schemas::id::Digest;
@@ -15,7 +14,7 @@ use forebay_store::Location;
 use futures::TryStreamExt;
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use object_store::path::Path;
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
+use object_store::{ObjectMeta, ObjectStoreExt};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result};
@@ -24,6 +23,7 @@ use crate::progress::{Progress, Unit};
 mod container;
 mod fault;
 mod format;
+mod lance;
 pub(crate) mod named;
 mod open;
 pub(crate) mod raw;
@@ -60,6 +60,9 @@ pub(crate) struct Object {
     pub(crate) key: String,
     pub(crate) size: u64,
     pub(crate) etag: Option<String>,
+    /// Of a folder that is a Lance table: the version that is read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) lance_version: Option<u64>,
     #[serde(skip)]
     pub(crate) path: Path,
 }
@@ -68,7 +71,7 @@ pub(crate) struct Object {
 #[derive(Debug)]
 pub(crate) struct Source {
     pub(crate) settings: pipeline::Source,
-    pub(crate) store: Arc<dyn ObjectStore>,
+    pub(crate) location: Location,
     /// Whether a failure to read is the file's own rather than the network's.
     pub(crate) local: bool,
     /// All objects.
@@ -87,20 +90,26 @@ impl Source {
             false => globs("source.include", &settings.include)?,
         };
         let exclude = globs("source.exclude", &settings.exclude)?;
-        let store = Arc::clone(location.object_store());
         let local = location.url().scheme() == "file";
         let mut objects = Vec::new();
-        match single(&location, &store).await {
+        match single(&location).await {
             Some(object) => objects.push(object),
             None => {
+                let mut tables = lance::Tables::default();
+                let is_wanted = |key: &str| include.is_match(key) && !exclude.is_match(key);
                 let mut listed = location.list("");
                 while let Some(meta) = listed.try_next().await? {
-                    let key = location.relative(&meta.location);
-                    if let Some(key) = key.filter(|key| include.is_match(key) && !exclude.is_match(key)) {
+                    let Some(key) = location.relative(&meta.location) else { continue };
+                    tables.see(&key, &meta);
+                    if is_wanted(&key) {
                         objects.push(object(key, meta));
                         progress.advance(1);
                     }
                 }
+                // The files that a table is made of are not read one by one.
+                objects.retain(|object: &Object| !tables.holds(&object.key));
+                objects
+                    .extend(tables.objects(&location).into_iter().filter(|table| table.path == location.path("") || is_wanted(&table.key)));
             }
         }
         objects.sort_by(|a: &Object, b| a.key.cmp(&b.key));
@@ -108,7 +117,7 @@ impl Source {
             let message = format!("source `{}`: found nothing that matches, expected a folder with files or one file", settings.url);
             return Err(Error::new(Kind::Invalid, message));
         }
-        Ok(Self { settings: settings.clone(), store, local, fresh: objects.clone(), objects })
+        Ok(Self { settings: settings.clone(), location, local, fresh: objects.clone(), objects })
     }
 
     /// Leaves out of what is to be read the objects of an earlier list. False, and nothing is left out, unless all of
@@ -186,13 +195,13 @@ fn set<'a>(setting: &str, patterns: impl Iterator<Item = &'a str>, any_case: boo
 }
 
 /// The source itself, if it is one object.
-async fn single(location: &Location, store: &Arc<dyn ObjectStore>) -> Option<Object> {
+async fn single(location: &Location) -> Option<Object> {
     let path = location.path("");
     let key = path.filename()?.to_owned();
-    let meta = store.head(&path).await.ok()?;
+    let meta = location.object_store().head(&path).await.ok()?;
     Some(object(key, meta))
 }
 
 fn object(key: String, meta: ObjectMeta) -> Object {
-    Object { key, size: meta.size, etag: meta.e_tag, path: meta.location }
+    Object { key, size: meta.size, etag: meta.e_tag, lance_version: None, path: meta.location }
 }

@@ -22,7 +22,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::raw::{Content, RawRecord};
-use super::{Object, Source, open};
+use super::{Object, Source, lance, open};
 use crate::clean::Rejection;
 use crate::error::{Error, Kind, Result};
 
@@ -92,6 +92,8 @@ enum Fetched {
     Whole(Bytes),
     /// To be opened when its turn comes.
     Large,
+    /// A Lance table of this version.
+    Table(u64),
     Fault(Rejection),
 }
 
@@ -107,6 +109,9 @@ async fn fetch(source: Arc<Source>, objects: Range<usize>, sender: mpsc::Sender<
     let fetches = objects.map(|index| {
         let source = Arc::clone(&source);
         async move {
+            if let Some(version) = source.fresh[index].lance_version {
+                return Ok((index, Fetched::Table(version)));
+            }
             if source.fresh[index].size > FETCH_BYTES {
                 return Ok((index, Fetched::Large));
             }
@@ -149,7 +154,7 @@ async fn collect(mut stream: BoxStream<'static, object_store::Result<Bytes>>) ->
 
 async fn open_object(source: &Source, index: usize) -> Result<Opened> {
     let object = &source.fresh[index];
-    let found = match source.store.get(&object.path).await {
+    let found = match source.location.object_store().get(&object.path).await {
         Ok(found) => found,
         Err(error) => return Ok(Opened::Fault(own_fault(source, object, error)?)),
     };
@@ -201,8 +206,16 @@ fn read_object(
     sender: &mpsc::Sender<Result<RecordBatch>>,
 ) -> Result<ControlFlow<()>> {
     let object = &source.fresh[index];
+    if let Fetched::Table(version) = fetched {
+        let mut flow = ControlFlow::Continue(());
+        let read = lance::read(source, io, object, version, &mut |record| {
+            flow = batch.push(object, record, sender);
+            flow
+        });
+        return read.map(|()| flow);
+    }
     let opened = match fetched {
-        Fetched::Whole(_) | Fetched::Fault(_) => None,
+        Fetched::Whole(_) | Fetched::Fault(_) | Fetched::Table(_) => None,
         Fetched::Large => Some(io.block_on(open_object(source, index))?),
     };
     let mut input: Box<dyn Read> = match (fetched, opened) {
@@ -212,7 +225,7 @@ fn read_object(
         (Fetched::Fault(fault), _) | (_, Some(Opened::Fault(fault))) => {
             return Ok(batch.push(object, RawRecord::fault(String::new(), object.size, fault), sender));
         }
-        (Fetched::Large, None) => return Err(Error::new(Kind::Internal, "a large object was not opened")),
+        (Fetched::Large | Fetched::Table(_), None) => return Err(Error::new(Kind::Internal, "a large object was not opened")),
     };
     let mut flow = ControlFlow::Continue(());
     let settings = &source.settings;

@@ -145,6 +145,16 @@ impl LanceTables {
     }
 }
 
+/// Opens a version of a Lance table that another program wrote.
+pub(super) async fn open(location: &Location, version: u64) -> Result<Arc<dyn Table>> {
+    let tables = LanceTables::new(location.clone());
+    let name = named(location, "");
+    let failed = |error| from_lance(&name, error);
+    let dataset = tables.load("", Some(version)).await.map_err(failed)?;
+    let rows = dataset.count_rows(None).await.map_err(failed)? as u64;
+    Ok(Arc::new(LanceTable::new(String::new(), name, dataset, rows)?))
+}
+
 #[async_trait]
 impl Tables for LanceTables {
     async fn write(

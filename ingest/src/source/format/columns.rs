@@ -2,18 +2,21 @@
 //!
 //! Deliberately absent: how the table is stored.
 
+use std::sync::Arc;
+
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StructArray};
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, Field, FieldRef};
 use arrow::util::display::array_value_to_string;
 use bytes::Bytes;
 use forebay_schemas::dataset::Modality;
+use forebay_schemas::pipeline::Formats;
 
 use crate::clean::Rejection;
 use crate::source::fault;
 use crate::source::raw::{Content, RawRecord};
 
 /// The columns of one batch.
-pub(super) struct Columns<'a> {
+pub(in crate::source) struct Columns<'a> {
     content: &'a ArrayRef,
     note: Option<&'a ArrayRef>,
     path: &'a str,
@@ -22,7 +25,7 @@ pub(super) struct Columns<'a> {
 
 impl<'a> Columns<'a> {
     /// By their dotted paths: the content, and the address or class, which may be missing.
-    pub(super) fn of(batch: &'a RecordBatch, paths: &'a [String; 2], modality: Modality) -> Result<Self, Rejection> {
+    pub(in crate::source) fn of(batch: &'a RecordBatch, paths: &'a [String; 2], modality: Modality) -> Result<Self, Rejection> {
         let missing = |found: &str| Rejection::new(reason(modality), format!("column `{}`: found {found}", paths[0]));
         let content = column(batch, &paths[0]).ok_or_else(|| missing("none"))?;
         let content = match (modality, content.as_struct_opt()) {
@@ -39,7 +42,7 @@ impl<'a> Columns<'a> {
     }
 
     /// The record in `row`.
-    pub(super) fn record(&self, row: usize, place: String, max_record_bytes: u64, class_names: &[String]) -> RawRecord {
+    pub(in crate::source) fn record(&self, row: usize, place: String, max_record_bytes: u64, class_names: &[String]) -> RawRecord {
         let value = match self.content.data_type() {
             _ if self.content.is_null(row) => None,
             DataType::Utf8View => Some(self.content.as_string_view().value(row).as_bytes()),
@@ -67,8 +70,27 @@ impl<'a> Columns<'a> {
     }
 }
 
+/// A field with text and bytes as views, as [`Columns`] takes them.
+pub(in crate::source) fn as_view(field: &FieldRef) -> FieldRef {
+    let kind = match field.data_type() {
+        DataType::Utf8 | DataType::LargeUtf8 => DataType::Utf8View,
+        DataType::Binary | DataType::LargeBinary => DataType::BinaryView,
+        DataType::Struct(fields) => DataType::Struct(fields.iter().map(as_view).collect()),
+        _ => return Arc::clone(field),
+    };
+    Arc::new(Field::clone(field).with_data_type(kind))
+}
+
+/// Paths of the columns that hold the content, and the address or class.
+pub(in crate::source) fn wanted(formats: &Formats, modality: Modality) -> [String; 2] {
+    match modality {
+        Modality::Text => [formats.text_field.clone(), formats.url_field.clone()],
+        Modality::Images => [formats.image_field.clone(), formats.class_field.clone()],
+    }
+}
+
 /// The reason of a record without content.
-pub(super) fn reason(modality: Modality) -> &'static str {
+pub(in crate::source) fn reason(modality: Modality) -> &'static str {
     match modality {
         Modality::Text => fault::NO_TEXT_FIELD,
         Modality::Images => fault::NO_IMAGE_FIELD,

@@ -10,7 +10,7 @@ use super::fault;
 use super::open::{End, Flow, Item, Walk};
 use super::raw::RawRecord;
 
-mod columns;
+pub(super) mod columns;
 mod csv;
 pub(super) mod detect;
 mod fields;

@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema};
+use arrow::datatypes::{DataType, FieldRef, Fields, Schema};
 use bytes::Bytes;
 use forebay_schemas::dataset::Modality;
 use parquet::arrow::ProjectionMask;
@@ -18,7 +18,7 @@ use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, Parq
 use parquet::errors::{ParquetError, Result};
 use parquet::file::reader::{ChunkReader, Length};
 
-use super::columns::{self, Columns};
+use super::columns::{self, Columns, as_view};
 use crate::clean::Rejection;
 use crate::source::container::{self, spool::Spool};
 use crate::source::fault;
@@ -38,7 +38,7 @@ pub(super) fn read(walk: &mut Walk<'_, '_>, item: Item<'_>, input: &mut dyn Read
     if let Some(damage) = spool.damage() {
         return walk.damaged(item.place.to_owned(), length, damage.clone());
     }
-    let wanted = wanted(walk);
+    let wanted = columns::wanted(walk.reading.formats, walk.reading.modality);
     let opened = guarded(|| Ok(Table::open(spool, &wanted, walk.reading.modality))).unwrap_or_else(|error| Err(corrupt(&error)));
     let table = match opened {
         Ok(table) => table,
@@ -53,15 +53,6 @@ pub(super) fn read(walk: &mut Walk<'_, '_>, item: Item<'_>, input: &mut dyn Read
         }
     }
     ControlFlow::Continue(End::Complete)
-}
-
-/// Paths of the columns to read; the first has the content.
-fn wanted(walk: &Walk<'_, '_>) -> [String; 2] {
-    let formats = walk.reading.formats;
-    match walk.reading.modality {
-        Modality::Text => [formats.text_field.clone(), formats.url_field.clone()],
-        Modality::Images => [formats.image_field.clone(), formats.class_field.clone()],
-    }
 }
 
 /// The rows of one group, of which the first is number `first`.
@@ -195,16 +186,6 @@ fn unfit(fields: &Fields, path: &str) -> Option<String> {
         (DataType::Struct(_) | DataType::Utf8 | DataType::LargeUtf8 | DataType::Binary | DataType::LargeBinary, None) => None,
         (other, _) => Some(other.to_string()),
     }
-}
-
-fn as_view(field: &FieldRef) -> FieldRef {
-    let kind = match field.data_type() {
-        DataType::Utf8 | DataType::LargeUtf8 => DataType::Utf8View,
-        DataType::Binary | DataType::LargeBinary => DataType::BinaryView,
-        DataType::Struct(fields) => DataType::Struct(fields.iter().map(as_view).collect()),
-        _ => return Arc::clone(field),
-    };
-    Arc::new(Field::clone(field).with_data_type(kind))
 }
 
 /// The names that `datasets` of Hugging Face writes for a `ClassLabel` column.
