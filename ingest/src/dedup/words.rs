@@ -5,6 +5,8 @@
 
 use std::ops::Range;
 
+use crate::clean::scripts;
+
 /// Places of the words of a text in bytes, in order.
 pub(crate) fn words(text: &str) -> Words<'_> {
     Words { text, at: 0 }
@@ -33,7 +35,7 @@ impl Iterator for Words<'_> {
             }
             let c = self.text[self.at..].chars().next()?;
             self.at += c.len_utf8();
-            if c.is_alphanumeric() {
+            if scripts::is_alphanumeric(c) {
                 let start = self.at - c.len_utf8();
                 if is_spaceless(c) {
                     return Some(start..self.at);
@@ -49,7 +51,7 @@ impl Iterator for Words<'_> {
                 self.at += 1;
             } else {
                 match self.text[self.at..].chars().next() {
-                    Some(c) if c.is_alphanumeric() && !is_spaceless(c) => self.at += c.len_utf8(),
+                    Some(c) if scripts::is_alphanumeric(c) && !is_spaceless(c) => self.at += c.len_utf8(),
                     _ => break,
                 }
             }
