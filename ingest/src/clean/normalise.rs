@@ -11,7 +11,7 @@ use super::scripts;
 pub(crate) fn normalise(text: &str) -> String {
     // A control character may stand between a letter and its accent, so NFC comes after.
     let text = lines(text);
-    if text.chars().all(is_nfc_alone) || is_nfc_quick(text.chars()) == IsNormalized::Yes {
+    if text.is_ascii() || text.chars().all(is_nfc_alone) || is_nfc_quick(text.chars()) == IsNormalized::Yes {
         text
     } else {
         lines(&text.nfc().collect::<String>())
