@@ -8,10 +8,12 @@
 
 use std::collections::BTreeMap;
 
-use forebay_schemas::Digest;
-use forebay_schemas::wire::{Assignment, Finish, Identity, Next, Restore, Timings, Verdict};
+use forebay_schemas::wire::{Assignment, Finish, Identity, Next, Verdict};
 
-use super::share::share;
+pub use self::events::{Cause, Commit, Decision, Event};
+
+mod events;
+mod form;
 
 /// So many generations in a row that commit nothing end the run: something is wrong that no regrouping mends.
 const MAX_FRUITLESS_GENERATIONS: u32 = 20;
@@ -36,141 +38,6 @@ pub struct Settings {
     pub gather_ms: u64,
     /// A member that was silent for so long is out.
     pub lease_ms: u64,
-}
-
-/// What happened.
-#[derive(Clone, Debug)]
-pub enum Event {
-    /// A sign of life.
-    Renewed {
-        /// Whose.
-        member: u64,
-    },
-    /// A member asks for its next assignment.
-    Ready {
-        /// Who.
-        member: u64,
-        /// The generation of its last assignment, 0 if none.
-        after: u64,
-        /// Steps that its weights have seen.
-        have: Option<u64>,
-    },
-    /// A member has the gradient of a step.
-    Finished(Finish),
-    /// A collective failed.
-    Failed {
-        /// Who says so.
-        member: u64,
-        /// In which generation.
-        generation: u64,
-        /// What failed.
-        reason: String,
-    },
-    /// A member says goodbye.
-    Left {
-        /// Who.
-        member: u64,
-    },
-    /// A member's presence ended.
-    Disconnected {
-        /// Whose.
-        member: u64,
-    },
-    /// A checkpoint was published.
-    Published {
-        /// Its step.
-        step: u64,
-    },
-    /// Time went by.
-    Tick,
-}
-
-/// Why a member is out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Cause {
-    /// Its connection ended: the process died.
-    Disconnected,
-    /// It was silent for a lease, or did not come to the next generation.
-    Lease,
-    /// It said goodbye.
-    Left,
-}
-
-/// What to do about it.
-#[derive(Clone, Debug)]
-pub enum Decision {
-    /// Tell a member what is next.
-    Next {
-        /// Whom.
-        member: u64,
-        /// What.
-        next: Next,
-    },
-    /// Answer a member's report.
-    Answer {
-        /// Whom.
-        member: u64,
-        /// How.
-        verdict: Verdict,
-    },
-    /// A step is committed; the answers follow.
-    Committed(Commit),
-    /// A generation is over: its members shall abort.
-    Over {
-        /// Which.
-        generation: u64,
-        /// Members that are still in.
-        members: Vec<u64>,
-        /// Why.
-        reason: String,
-    },
-    /// A member is out.
-    Lost {
-        /// Who.
-        member: u64,
-        /// Who that was.
-        identity: Identity,
-        /// Why.
-        cause: Cause,
-        /// The same for people.
-        detail: String,
-    },
-    /// A generation is formed; record it before the assignments that follow are handed out.
-    Formed {
-        /// Which.
-        generation: u64,
-        /// Names by rank.
-        members: Vec<String>,
-        /// The step that comes next.
-        step: u64,
-        /// Why there is a new one.
-        reason: String,
-    },
-    /// All steps are committed and the last checkpoint is published.
-    Done,
-    /// The run cannot go on.
-    Stuck {
-        /// Why.
-        reason: String,
-    },
-}
-
-/// A committed step.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Commit {
-    /// The generation that computed it.
-    pub generation: u64,
-    /// Its number, from 0.
-    pub step: u64,
-    /// Mean over the micro-batches in index order; none if one of them was not finite.
-    pub loss: Option<f64>,
-    /// Digest over the digests of the micro-batches in index order.
-    pub samples: Digest,
-    /// Members of the generation.
-    pub world: u32,
-    /// Mean over the members.
-    pub timings: Timings,
 }
 
 #[derive(Debug)]
@@ -415,7 +282,7 @@ impl Group {
     fn commit(&mut self, now_ms: u64, decisions: &mut Vec<Decision>) {
         let Phase::Running(running) = &mut self.phase else { return };
         let reports = std::mem::take(&mut running.reports);
-        let commit = summarise(self.generation, running.step, &reports);
+        let commit = Commit::of(self.generation, running.step, &reports);
         running.step += 1;
         self.committed = running.step;
         self.fruitless = 0;
@@ -486,83 +353,6 @@ impl Group {
         self.phase = Phase::Gathering { survivors, since_ms: now_ms };
     }
 
-    fn form(&mut self, now_ms: u64, decisions: &mut Vec<Decision>) {
-        let Phase::Gathering { survivors, .. } = &self.phase else { return };
-        let mut ready: Vec<(u64, Readiness)> = self.members.iter().filter_map(|(&number, member)| Some((number, member.ready?))).collect();
-        let awaited: Vec<_> = survivors.iter().filter_map(|number| self.members.get(number)).collect();
-        let gathered = if awaited.is_empty() {
-            let first_ms = ready.iter().map(|(_, ready)| ready.since_ms).min();
-            ready.len() >= self.settings.expected.max(1) || first_ms.is_some_and(|first| now_ms >= first + self.settings.gather_ms)
-        } else {
-            awaited.iter().all(|member| member.ready.is_some())
-        };
-        if !gathered || ready.len() < self.settings.min_replicas.max(1) {
-            return;
-        }
-        if self.fruitless >= MAX_FRUITLESS_GENERATIONS {
-            let reason = format!("{} generations in a row committed no step; the last ended because: {}", self.fruitless, self.reason);
-            decisions.push(Decision::Stuck { reason });
-            return;
-        }
-        let base = ready.iter().filter_map(|(_, ready)| ready.have).chain([self.checkpoint.unwrap_or(0)]).max().unwrap_or(0);
-        let mut reason = self.reason.clone();
-        if base < self.committed {
-            reason = format!("{reason}; the state after step {} is lost, back to step {base}", self.committed);
-        }
-        self.committed = base;
-        self.generation += 1;
-        self.fruitless += 1;
-        // Those who have the state first: rank 0 sends it and writes checkpoints.
-        ready.sort_by_key(|(number, ready)| (ready.have != Some(base), *number));
-        let members = self.assign(base, &ready);
-        for (number, _) in &ready {
-            if let Some(member) = self.members.get_mut(number) {
-                member.ready = None;
-            }
-        }
-        let names = members.first().map(|(_, assignment)| assignment.members.iter().map(|identity| identity.name.clone()).collect());
-        decisions.push(Decision::Formed { generation: self.generation, members: names.unwrap_or_default(), step: base, reason });
-        let train = |(member, assignment): &(u64, Assignment)| {
-            let next = Next::Train { assignment: assignment.clone() };
-            Decision::Next { member: *member, next }
-        };
-        decisions.extend(members.iter().map(train));
-        self.phase = Phase::Running(Generation { members, step: base, reports: BTreeMap::new() });
-    }
-
-    fn assign(&self, base: u64, ready: &[(u64, Readiness)]) -> Vec<(u64, Assignment)> {
-        let world = ready.len() as u32;
-        let identities: Vec<Identity> =
-            ready.iter().filter_map(|(number, _)| self.members.get(number)).map(|member| member.identity.clone()).collect();
-        let has = |readiness: &Readiness| readiness.have == Some(base);
-        let source = ready.iter().any(|(_, readiness)| has(readiness)).then_some(0);
-        let transfer = source.is_some() && !ready.iter().all(|(_, readiness)| has(readiness));
-        let due = base > 0
-            && self.checkpoint.is_none_or(|checkpoint| checkpoint < base)
-            && (base.is_multiple_of(self.settings.every_steps) || base == self.settings.steps);
-        let place = |(rank, (number, readiness)): (u32, &(u64, Readiness))| {
-            let restore = match source {
-                _ if has(readiness) => Restore::Current,
-                Some(rank) => Restore::Peer { rank },
-                None if base > 0 => Restore::Checkpoint { step: base },
-                None => Restore::Fresh,
-            };
-            let assignment = Assignment {
-                generation: self.generation,
-                rank,
-                members: identities.clone(),
-                step: base,
-                restore,
-                source,
-                transfer,
-                micro_batches: share(rank, world, self.settings.micro_batches).collect(),
-                checkpoint: due && rank == 0,
-            };
-            (*number, assignment)
-        };
-        (0..world).zip(ready).map(place).collect()
-    }
-
     fn is_current(&self, member: u64) -> bool {
         matches!(&self.phase, Phase::Running(running) if running.rank(member).is_some())
     }
@@ -575,28 +365,6 @@ impl Group {
 impl Generation {
     fn rank(&self, member: u64) -> Option<u32> {
         self.members.iter().find(|(number, _)| *number == member).map(|(_, assignment)| assignment.rank)
-    }
-}
-
-fn summarise(generation: u64, step: u64, reports: &BTreeMap<u64, Finish>) -> Commit {
-    let mut micro_batches: Vec<_> = reports.values().flat_map(|report| &report.micro_batches).collect();
-    micro_batches.sort_by_key(|report| report.index);
-    let total = micro_batches.iter().try_fold(0.0, |sum, report| Some(sum + report.loss?));
-    let count = reports.len() as f64;
-    let mean = |phase: fn(&Timings) -> f64| reports.values().map(|report| phase(&report.timings)).sum::<f64>() / count;
-    Commit {
-        generation,
-        step,
-        loss: total.map(|total: f64| total / micro_batches.len() as f64).filter(|loss| loss.is_finite()),
-        samples: Digest::of_parts(micro_batches.iter().map(|report| &report.samples.as_bytes()[..])),
-        world: reports.len() as u32,
-        timings: Timings {
-            data: mean(|timings| timings.data),
-            compute: mean(|timings| timings.compute),
-            reduce: mean(|timings| timings.reduce),
-            commit: mean(|timings| timings.commit),
-            apply: mean(|timings| timings.apply),
-        },
     }
 }
 

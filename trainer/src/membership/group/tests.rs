@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use forebay_schemas::wire::MicroBatchReport;
+use forebay_schemas::Digest;
+use forebay_schemas::wire::{MicroBatchReport, Restore, Timings};
 use proptest::prelude::*;
 
 use super::*;
