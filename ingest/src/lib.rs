@@ -16,6 +16,7 @@ mod progress;
 pub mod report;
 mod shard;
 mod source;
+mod splitmix;
 mod stage;
 mod tables;
 mod tokenizer;

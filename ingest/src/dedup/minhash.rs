@@ -9,7 +9,8 @@ use forebay_schemas::pipeline::Dedup;
 use multiversion::multiversion;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::words::words;
+use super::words::word_hashes;
+use crate::splitmix::{SplitMix64, mix};
 
 /// Signs texts; reuses its buffers, so keep one a thread.
 pub(crate) struct Signer {
@@ -37,14 +38,9 @@ impl Signer {
     /// Signatures of `bands` × `rows_per_band` values.
     pub(crate) fn new(settings: &Dedup) -> Self {
         let values = (settings.bands * settings.rows_per_band) as usize + 1;
-        // SplitMix64 (Steele et al. 2014) from a fixed seed: the same permutations everywhere, for ever.
-        let mut state = 0x466F_7265_6261_7921;
-        let mut next = || {
-            state = u64::wrapping_add(state, 0x9E37_79B9_7F4A_7C15);
-            mix(state)
-        };
-        let multipliers = (0..values).map(|_| (next() >> 32) as u32 | 1).collect();
-        let offsets = (0..values).map(|_| (next() >> 32) as u32).collect();
+        let mut generator = SplitMix64::of_hashes();
+        let multipliers = (0..values).map(|_| (generator.draw() >> 32) as u32 | 1).collect();
+        let offsets = (0..values).map(|_| (generator.draw() >> 32) as u32).collect();
         Self {
             multipliers,
             offsets,
@@ -85,7 +81,7 @@ impl Signer {
 
     fn cut(&mut self, text: &str) {
         self.words.clear();
-        self.words.extend(words(text).map(|word| xxh3_64(text[word].as_bytes())));
+        self.words.extend(word_hashes(text));
         self.shingles.clear();
         // A text of fewer words than a shingle is one shingle.
         let width = self.shingle_words.min(self.words.len()).max(1);
@@ -117,12 +113,6 @@ pub(crate) fn jaccard(left: &[u64], right: &[u64]) -> f64 {
 
 fn shingle(words: &[u64]) -> u64 {
     mix(words.iter().fold(0u64, |hash, word| (hash.rotate_left(23) ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15)))
-}
-
-fn mix(mut x: u64) -> u64 {
-    x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    x ^ (x >> 31)
 }
 
 /// Permutations at a time; as many as fit the registers of every target.

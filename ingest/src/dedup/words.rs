@@ -5,11 +5,18 @@
 
 use std::ops::Range;
 
+use xxhash_rust::xxh3::xxh3_64;
+
 use crate::clean::scripts;
 
 /// Places of the words of a text in bytes, in order.
 pub(crate) fn words(text: &str) -> Words<'_> {
     Words { text, at: 0 }
+}
+
+/// Hashes of the words of a text, in order.
+pub(crate) fn word_hashes(text: &str) -> impl Iterator<Item = u64> {
+    words(text).map(|word| xxh3_64(text[word].as_bytes()))
 }
 
 /// See [`words`].

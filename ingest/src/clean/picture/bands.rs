@@ -10,6 +10,7 @@ use forebay_schemas::pipeline::picture::NearPicture;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::perceptual::{HASH_BYTES, Hash};
+use crate::splitmix::SplitMix64;
 
 /// Makes keys.
 pub(crate) struct Bands {
@@ -20,15 +21,8 @@ impl Bands {
     /// Bands of these settings; the same everywhere, for ever.
     pub(crate) fn new(settings: &NearPicture) -> Self {
         const POSITIONS: usize = HASH_BYTES * 8;
-        // SplitMix64 (Steele et al. 2014) from a fixed seed.
-        let mut state = 0x466F_7265_6261_7921u64;
-        let mut below = |bound: usize| {
-            state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-            let mut x = state;
-            x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-            x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-            ((u128::from(x ^ (x >> 31)) * bound as u128) >> 64) as usize
-        };
+        let mut generator = SplitMix64::of_hashes();
+        let mut below = |bound: usize| ((u128::from(generator.draw()) * bound as u128) >> 64) as usize;
         let (bands, band_bits) = (settings.bands as usize, settings.band_bits as usize);
         let mut masks = Vec::with_capacity(bands);
         while masks.len() < bands {

@@ -10,10 +10,10 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use forebay_schemas::pipeline::Repeats;
-use xxhash_rust::xxh3::xxh3_64;
 
 use crate::clean::normalise::normalise;
-use crate::dedup::words::words;
+use crate::dedup::words::{word_hashes, words};
+use crate::splitmix::mix;
 
 /// A stretch of a text that may stand elsewhere too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,7 +103,7 @@ impl Finder {
         if !self.settings.passages {
             return;
         }
-        self.hashes.extend(words(text).map(|word| xxh3_64(text[word].as_bytes())));
+        self.hashes.extend(word_hashes(text));
         let width = self.settings.passage_words as usize;
         let shorter = width.div_ceil(2);
         if self.hashes.len() >= width {
@@ -120,7 +120,7 @@ impl Finder {
         let mut hashes = Vec::new();
         for line in text.split('\n') {
             hashes.clear();
-            hashes.extend(words(line).map(|word| xxh3_64(line[word].as_bytes())));
+            hashes.extend(word_hashes(line));
             if hashes.len() >= self.settings.paragraph_words as usize {
                 let (hash, check) = hash(PARAGRAPH, &hashes);
                 found(Unit { hash, check, first, words: hashes.len() as u32 });
@@ -135,12 +135,6 @@ const PARAGRAPH: u64 = 1;
 const PASSAGE: u64 = 2;
 
 const BASE: u64 = 0x9E37_79B9_7F4A_7C15;
-
-fn mix(mut x: u64) -> u64 {
-    x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    x ^ (x >> 31)
-}
 
 /// Two hashes of a run of words.
 fn hash(kind: u64, words: &[u64]) -> (u64, u32) {
