@@ -209,6 +209,15 @@ impl TaskWriter {
         Ok(self.writer.write(batch)?)
     }
 
+    /// Adds rows to the part, and puts it if it has its size.
+    pub(crate) async fn append(&mut self, batch: &RecordBatch) -> Result<()> {
+        self.write(batch)?;
+        if self.is_full() {
+            self.cut().await?;
+        }
+        Ok(())
+    }
+
     /// Whether the part has its size.
     pub(crate) fn is_full(&self) -> bool {
         self.rows >= PART_ROWS || self.bytes >= PART_BYTES

@@ -95,9 +95,5 @@ async fn write(writer: &mut TaskWriter, copies: &[(u64, Digest)]) -> Result<()> 
     }
     let ordinals: UInt64Array = copies.iter().map(|(ordinal, _)| *ordinal).collect();
     let ids = digests(copies.iter().map(|(_, id)| Some(id)))?;
-    writer.write(&RecordBatch::try_new(schema(), vec![Arc::new(ordinals), ids])?)?;
-    if writer.is_full() {
-        writer.cut().await?;
-    }
-    Ok(())
+    writer.append(&RecordBatch::try_new(schema(), vec![Arc::new(ordinals), ids])?).await
 }

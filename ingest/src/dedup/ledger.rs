@@ -132,8 +132,7 @@ impl Reader {
         let Some(batch) = self.verdicts.try_next().await? else { return Ok(None) };
         let mut decisions = Vec::with_capacity(batch.num_rows());
         for ordinal in batch.column(0).as_primitive::<UInt64Type>().values() {
-            let found = self.decisions.find(*ordinal).await?;
-            decisions.push(found.map(|(batch, row)| Decision::at(&batch, row)).transpose()?);
+            decisions.push(self.decisions.find(*ordinal, Decision::at).await?);
         }
         Ok(Some(Judged { batch, decisions }))
     }
@@ -185,9 +184,7 @@ pub(super) async fn settle(search: &Search<'_>, decisions: Stage, changed: Optio
                     kept += 1;
                     tally.kept += 1;
                     let change = match &mut changes {
-                        Some(changes) => {
-                            changes.find(ordinals.value(row)).await?.map(|(batch, row)| Change::at(&batch, row)).transpose()?
-                        }
+                        Some(changes) => changes.find(ordinals.value(row), Change::at).await?,
                         None => None,
                     };
                     rows_digest.add(&row_digest(change.as_ref().map_or(&id, |change| &change.digest), fate, class));

@@ -147,10 +147,7 @@ impl Search<'_> {
         let mut batches = self.engine.stream(plan).await?;
         let mut writer = decisions.writer(0)?;
         while let Some(batch) = batches.try_next().await? {
-            writer.write(&RecordBatch::try_new(decision_schema(), cast(&batch, &decision_schema())?)?)?;
-            if writer.is_full() {
-                writer.cut().await?;
-            }
+            writer.append(&RecordBatch::try_new(decision_schema(), cast(&batch, &decision_schema())?)?).await?;
         }
         writer.finish().await
     }
@@ -282,8 +279,9 @@ impl ByOrdinal {
         Self { batches, current: None }
     }
 
-    /// The next row of a record, as a batch and its row; every row must be asked for before those of a later record.
-    pub(crate) async fn find(&mut self, ordinal: u64) -> Result<Option<(RecordBatch, usize)>> {
+    /// The next row of a record, by `read` of the batch that has it and its place there; every row must be asked for before
+    /// those of a later record.
+    pub(crate) async fn find<T>(&mut self, ordinal: u64, read: impl FnOnce(&RecordBatch, usize) -> Result<T>) -> Result<Option<T>> {
         loop {
             if let Some((batch, row)) = &mut self.current
                 && *row < batch.num_rows()
@@ -296,7 +294,7 @@ impl ByOrdinal {
                     }
                     std::cmp::Ordering::Equal => {
                         *row += 1;
-                        return Ok(Some((batch.clone(), at)));
+                        return read(batch, at).map(Some);
                     }
                 }
             }

@@ -414,11 +414,7 @@ impl<'a> Outcome<'a> {
         let survivors = digests(self.removed.iter().map(|(_, _, found)| Some(&found.survivor)))?;
         let similarities: Float64Array = self.removed.iter().map(|(_, _, found)| Some(found.similarity)).collect();
         self.removed.clear();
-        self.writer.write(&RecordBatch::try_new(schema(), vec![Arc::new(ordinals), ids, survivors, Arc::new(similarities)])?)?;
-        if self.writer.is_full() {
-            self.writer.cut().await?;
-        }
-        Ok(())
+        self.writer.append(&RecordBatch::try_new(schema(), vec![Arc::new(ordinals), ids, survivors, Arc::new(similarities)])?).await
     }
 
     async fn finish(mut self) -> Result<Found> {

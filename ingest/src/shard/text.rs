@@ -84,11 +84,8 @@ pub(crate) async fn encode(kept: Kept<'_>, encoded: &Stage, tokenizer: &Tokenize
             let work = engine.run(async move {
                 let mut batches = plan.execute_stream().await?;
                 while let Some(batch) = batches.try_next().await? {
-                    writer.write(&arrow::array::RecordBatch::try_new(Arc::clone(&schema), batch.columns().to_vec())?)?;
+                    writer.append(&arrow::array::RecordBatch::try_new(Arc::clone(&schema), batch.columns().to_vec())?).await?;
                     progress.advance(batch.num_rows() as u64);
-                    if writer.is_full() {
-                        writer.cut().await?;
-                    }
                 }
                 writer.finish().await
             });

@@ -206,26 +206,16 @@ fn read_object(
     sender: &mpsc::Sender<Result<RecordBatch>>,
 ) -> Result<ControlFlow<()>> {
     let object = &source.fresh[index];
-    if let Fetched::Table(version) = fetched {
-        let mut flow = ControlFlow::Continue(());
-        let read = lance::read(source, io, object, version, &mut |record| {
-            flow = batch.push(object, record, sender);
-            flow
-        });
-        return read.map(|()| flow);
-    }
-    let opened = match fetched {
-        Fetched::Whole(_) | Fetched::Fault(_) | Fetched::Table(_) => None,
-        Fetched::Large => Some(io.block_on(open_object(source, index))?),
-    };
-    let mut input: Box<dyn Read> = match (fetched, opened) {
-        (Fetched::Whole(bytes), _) => Box::new(Cursor::new(bytes)),
-        (_, Some(Opened::File(file))) => Box::new(file),
-        (_, Some(Opened::Stream(stream))) => Box::new(Streamed { io: io.clone(), stream, chunk: Bytes::new() }),
-        (Fetched::Fault(fault), _) | (_, Some(Opened::Fault(fault))) => {
-            return Ok(batch.push(object, RawRecord::fault(String::new(), object.size, fault), sender));
-        }
-        (Fetched::Large | Fetched::Table(_), None) => return Err(Error::new(Kind::Internal, "a large object was not opened")),
+    let mut refused = |fault| Ok(batch.push(object, RawRecord::fault(String::new(), object.size, fault), sender));
+    let mut input: Box<dyn Read> = match fetched {
+        Fetched::Table(version) => return read_table(source, io, object, version, batch, sender),
+        Fetched::Fault(fault) => return refused(fault),
+        Fetched::Whole(bytes) => Box::new(Cursor::new(bytes)),
+        Fetched::Large => match io.block_on(open_object(source, index))? {
+            Opened::Fault(fault) => return refused(fault),
+            Opened::File(file) => Box::new(file),
+            Opened::Stream(stream) => Box::new(Streamed { io: io.clone(), stream, chunk: Bytes::new() }),
+        },
     };
     let mut flow = ControlFlow::Continue(());
     let settings = &source.settings;
@@ -242,6 +232,22 @@ fn read_object(
         }
         Err(error) => Err(Error::with_source(Kind::Unavailable, format!("object `{}`: reading failed", object.key), error)),
     }
+}
+
+fn read_table(
+    source: &Source,
+    io: &Handle,
+    object: &Object,
+    version: u64,
+    batch: &mut Batch,
+    sender: &mpsc::Sender<Result<RecordBatch>>,
+) -> Result<ControlFlow<()>> {
+    let mut flow = ControlFlow::Continue(());
+    lance::read(source, io, object, version, &mut |record| {
+        flow = batch.push(object, record, sender);
+        flow
+    })?;
+    Ok(flow)
 }
 
 /// A stream of the store as a file to read, on a thread that may block.

@@ -125,6 +125,12 @@ fn repeat_schema() -> SchemaRef {
     ]))
 }
 
+/// The first word, the number of words and the survivor of a row of [`repeat_schema`].
+fn repeat_at(batch: &RecordBatch, row: usize) -> Result<(u32, u32, Digest)> {
+    let number = |column: usize| batch.column(column).as_primitive::<UInt32Type>().value(row);
+    Ok((number(1), number(2), digest(batch.column(3).as_fixed_size_binary().value(row))?))
+}
+
 impl Pass<'_> {
     fn finder(&self) -> Finder {
         Finder::new(&self.search.pipeline.dedup.repeats)
@@ -164,7 +170,7 @@ impl Pass<'_> {
         let contents = self.contents(&[ORDINAL, "id", "text"]).await?;
         let units = contents.map(move |batch| {
             let batch = batch?;
-            let mut units = Units::default();
+            let mut units = Units::new();
             let (ordinals, ids) = (batch.column(0).as_primitive::<UInt64Type>().values(), batch.column(1).as_fixed_size_binary());
             let texts = batch.column(2).as_string::<i64>();
             for (row, ordinal) in ordinals.iter().enumerate().filter(|(_, ordinal)| left[**ordinal as usize]) {
@@ -242,33 +248,42 @@ impl Pass<'_> {
 }
 
 /// Builds batches of units.
-#[derive(Default)]
 struct Units {
     hashes: UInt64Builder,
     checks: UInt32Builder,
-    ids: Option<FixedSizeBinaryBuilder>,
+    ids: FixedSizeBinaryBuilder,
     ordinals: UInt64Builder,
     firsts: UInt32Builder,
     words: UInt32Builder,
 }
 
 impl Units {
+    fn new() -> Self {
+        Self {
+            hashes: UInt64Builder::new(),
+            checks: UInt32Builder::new(),
+            ids: FixedSizeBinaryBuilder::new(32),
+            ordinals: UInt64Builder::new(),
+            firsts: UInt32Builder::new(),
+            words: UInt32Builder::new(),
+        }
+    }
+
     fn push(&mut self, unit: passages::Unit, id: &[u8], ordinal: u64) {
         self.hashes.append_value(unit.hash);
         self.checks.append_value(unit.check);
         // The column that ids come from is as wide.
-        let _ = self.ids.get_or_insert_with(|| FixedSizeBinaryBuilder::new(32)).append_value(id);
+        let _ = self.ids.append_value(id);
         self.ordinals.append_value(ordinal);
         self.firsts.append_value(unit.first);
         self.words.append_value(unit.words);
     }
 
     fn finish(mut self) -> Result<RecordBatch> {
-        let mut ids = self.ids.unwrap_or_else(|| FixedSizeBinaryBuilder::new(32));
         let columns: Vec<ArrayRef> = vec![
             Arc::new(self.hashes.finish()),
             Arc::new(self.checks.finish()),
-            Arc::new(ids.finish()),
+            Arc::new(self.ids.finish()),
             Arc::new(self.ordinals.finish()),
             Arc::new(self.firsts.finish()),
             Arc::new(self.words.finish()),
@@ -305,14 +320,12 @@ impl Rewriting {
         let (mut kept, mut left) = (Vec::with_capacity(batch.num_rows()), LargeStringBuilder::new());
         for (row, ordinal) in ordinals.iter().enumerate() {
             let text = texts.value(row);
-            let repeated = match self.left[*ordinal as usize] {
-                true => self.repeated(*ordinal).await?,
-                false => {
-                    kept.push(false);
-                    left.append_null();
-                    continue;
-                }
-            };
+            if !self.left[*ordinal as usize] {
+                kept.push(false);
+                left.append_null();
+                continue;
+            }
+            let repeated = self.repeated(*ordinal).await?;
             if repeated.ranges.is_empty() {
                 kept.push(true);
                 left.append_value(text);
@@ -322,9 +335,10 @@ impl Rewriting {
             let chars = rest.chars().count() as u64;
             let is_kept = chars >= self.min_chars.max(1);
             kept.push(is_kept);
-            match is_kept {
-                true => self.note_change(*ordinal, &rest, chars, repeated.ranges.len()).await?,
-                false => self.note_removal(*ordinal, &digest(ids.value(row))?, &repeated, words).await?,
+            if is_kept {
+                self.note_change(*ordinal, &rest, chars, repeated.ranges.len()).await?;
+            } else {
+                self.note_removal(*ordinal, &digest(ids.value(row))?, &repeated, words).await?;
             }
             left.append_value(rest);
         }
@@ -335,11 +349,9 @@ impl Rewriting {
 
     async fn repeated(&mut self, ordinal: u64) -> Result<Repeated> {
         let mut repeated = Repeated::default();
-        while let Some((batch, row)) = self.repeats.find(ordinal).await? {
-            let number = |column: usize| batch.column(column).as_primitive::<UInt32Type>().value(row);
-            let (first, words) = (number(1), number(2));
+        while let Some((first, words, survivor)) = self.repeats.find(ordinal, repeat_at).await? {
             let end = first.checked_add(words).ok_or_else(|| Error::new(Kind::Internal, "a passage ends nowhere"))?;
-            *repeated.survivors.entry(digest(batch.column(3).as_fixed_size_binary().value(row))?).or_default() += words;
+            *repeated.survivors.entry(survivor).or_default() += words;
             match repeated.ranges.last_mut() {
                 Some(last) if first <= last.end => last.end = last.end.max(end),
                 _ => repeated.ranges.push(first..end),
@@ -355,7 +367,7 @@ impl Rewriting {
             Arc::new(UInt32Array::from(vec![chars as u32])),
             Arc::new(UInt32Array::from(vec![cuts as u32])),
         ];
-        write(&mut self.changed, RecordBatch::try_new(Change::schema(), columns)?).await
+        self.changed.append(&RecordBatch::try_new(Change::schema(), columns)?).await
     }
 
     /// The survivor is the record that has most of it, of equal ones that with the smallest id.
@@ -371,14 +383,6 @@ impl Rewriting {
             Arc::new(Float64Array::from(vec![f64::from(cut) / words.max(1) as f64])),
             Arc::new(BooleanArray::from(vec![false])),
         ];
-        write(&mut self.removed, RecordBatch::try_new(decision_schema(), columns)?).await
+        self.removed.append(&RecordBatch::try_new(decision_schema(), columns)?).await
     }
-}
-
-async fn write(writer: &mut TaskWriter, batch: RecordBatch) -> Result<()> {
-    writer.write(&batch)?;
-    if writer.is_full() {
-        writer.cut().await?;
-    }
-    Ok(())
 }
