@@ -120,12 +120,12 @@ impl Tables for AnyTables {
     }
 }
 
-/// How messages name a table.
 /// Opens a version of the Lance table at `location`, which another program may have written.
 pub async fn open_lance(location: &Location, version: u64) -> Result<Arc<dyn Table>> {
     lance::open(location, version).await
 }
 
+/// How messages name a table.
 fn named(location: &Location, path: &str) -> String {
     format!("table `{}`", location.url_of(path))
 }
