@@ -30,7 +30,8 @@ OPEN = {
 
 def settings_of(rules):
     """Our settings for some of the rules."""
-    return {"clean.quality.c4.terminal_punctuation" if rule == "c4" else f"clean.quality.{rule}": False if rule == "c4" else {} for rule in rules}
+    settings = {f"clean.quality.{rule}": {} for rule in rules if rule != "c4"}
+    return {**settings, "clean.quality.c4.terminal_punctuation": False} if "c4" in rules else settings
 
 
 def rows(path):
