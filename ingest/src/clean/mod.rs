@@ -37,7 +37,7 @@ pub(crate) mod personal;
 pub(crate) mod picture;
 pub(crate) mod quality;
 pub(crate) mod rules;
-pub(crate) mod scripts;
+mod scripts;
 pub(crate) mod text;
 
 /// Kept unless a duplicate.

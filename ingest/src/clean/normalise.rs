@@ -5,22 +5,11 @@
 
 use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
 
-use super::scripts;
-
 /// LF line ends, no control characters but tab, no blanks at the end of a line, one line end at the end, NFC.
 pub(crate) fn normalise(text: &str) -> String {
     // A control character may stand between a letter and its accent, so NFC comes after.
     let text = lines(text);
-    if text.is_ascii() || text.chars().all(is_nfc_alone) || is_nfc_quick(text.chars()) == IsNormalized::Yes {
-        text
-    } else {
-        lines(&text.nfc().collect::<String>())
-    }
-}
-
-/// Whether a character is in NFC whatever stands beside it, for those that most texts are made of.
-fn is_nfc_alone(c: char) -> bool {
-    c < '\u{300}' || ('\u{2010}'..='\u{2027}').contains(&c) || ('\u{3000}'..='\u{3029}').contains(&c) || scripts::is_han(c)
+    if text.is_ascii() || is_nfc_quick(text.chars()) == IsNormalized::Yes { text } else { lines(&text.nfc().collect::<String>()) }
 }
 
 fn lines(text: &str) -> String {
@@ -70,14 +59,6 @@ mod tests {
             (" \n\t\n", ""),
         ] {
             assert_eq!(normalise(raw), expected, "{raw:?}");
-        }
-    }
-
-    #[test]
-    fn characters_that_are_in_nfc_alone_are_so_by_the_tables() {
-        for c in ('\0'..=char::MAX).filter(|c| is_nfc_alone(*c)) {
-            assert_eq!(is_nfc_quick(['a', c, 'a'].into_iter()), IsNormalized::Yes, "{c:?}");
-            assert_eq!(unicode_normalization::char::canonical_combining_class(c), 0, "{c:?}");
         }
     }
 

@@ -1,17 +1,6 @@
-//! What kind of character a character is, where the standard library does not know or takes long to find out.
+//! Scripts that write words without spaces between them: where the end of a word must not be asked for.
 
-/// Whether a character is one of the Han characters that most texts are made of.
-pub(crate) fn is_han(c: char) -> bool {
-    ('\u{4E00}'..='\u{9FFF}').contains(&c)
-}
-
-/// [`char::is_alphanumeric`], faster for Chinese.
-pub(crate) fn is_alphanumeric(c: char) -> bool {
-    is_han(c) || c.is_alphanumeric()
-}
-
-/// Whether a character belongs to a script that writes words without spaces, where the end of a word must not be asked for:
-/// Han, Kana, Thai, Lao, Myanmar, Khmer, Tibetan.
+/// Whether a character belongs to a script without spaces: Han, Kana, Thai, Lao, Myanmar, Khmer, Tibetan.
 pub(super) fn is_unspaced(c: char) -> bool {
     matches!(u32::from(c),
         0x0E00..=0x0FFF // Thai, Lao, Tibetan
@@ -26,11 +15,6 @@ pub(super) fn is_unspaced(c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn letters_and_digits_are_those_of_the_standard_library() {
-        assert!(('\0'..=char::MAX).all(|c| is_alphanumeric(c) == c.is_alphanumeric()));
-    }
 
     #[test]
     fn scripts_with_spaces_are_left_alone() {
