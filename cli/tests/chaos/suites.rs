@@ -157,7 +157,9 @@ fn pictures_that_readers_broke_on_break_nothing() {
 fn jpegs_are_read_unless_cut_or_of_a_rare_kind() {
     let Some(suite) = unpacked("jpeg_reftest") else { return };
     let good = look(suite.path(), "images", "['**/reftest/images/*.jpg', '**/reftest/images/mozilla/*.jpg']", &[]);
-    assert_eq!((&good["read"], total(&good, "quarantined")), (&good["kept"], 0), "{good}");
+    // Three are damaged, and readable only by making up pixels: a scan is cut, another refines none, a code ends too early.
+    let found = (&good["read"], &good["kept"], count(&good, "quarantined", "corrupt_image"));
+    assert_eq!(found, (&Value::from(37), &Value::from(34), 3), "{good}");
     let rare = look(suite.path(), "images", "['**/reftest/images/lossless/**/*.jpg']", &[]);
     assert_eq!((&rare["kept"], &rare["read"]), (&0.into(), &count(&rare, "quarantined", "unsupported_image").into()), "{rare}");
     let all = look(suite.path(), "images", "['**/crashtest/**', '**/fuzz-afl/**']", &[]);

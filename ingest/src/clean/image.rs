@@ -15,7 +15,7 @@ use super::picture::moments::MOMENTS_BYTES;
 use super::picture::perceptual::{Fingerprint, HASH_BYTES, Hash};
 use super::picture::{Cleaned, Cleaner};
 use super::{Judged, Raw, Verdicts};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Columns that only images have; the content first.
 pub(super) fn payload() -> Vec<Field> {
@@ -30,7 +30,7 @@ pub(super) fn payload() -> Vec<Field> {
 
 /// The columns of the verdict and of [`payload`] for raw records.
 pub(super) fn columns<'a>(raw: impl Iterator<Item = Raw<'a>>, pipeline: &Pipeline) -> Result<Vec<ArrayRef>> {
-    let mut cleaner = Cleaner::new(&pipeline.picture);
+    let mut cleaner = Cleaner::new(&pipeline.picture).map_err(|error| Error::internal("decoding pictures", error))?;
     let mut verdicts = Verdicts::default();
     let (mut contents, mut classes) = (LargeBinaryBuilder::new(), StringBuilder::new());
     let (mut widths, mut heights) = (UInt32Builder::new(), UInt32Builder::new());

@@ -1,22 +1,17 @@
 //! A picture's bytes to upright pixels, within limits.
 //!
 //! The size is judged from the header, before memory for pixels is asked for; a decoder that panics condemns the picture,
-//! not the run. JPEG is decoded by zune-jpeg itself and not through `image`, which would copy the file, read its header
-//! three times and not say that it is CMYK. Of moving pictures the first frame counts. Deliberately absent: colour
-//! profiles, which the loader does not apply either.
+//! not the run. JPEG goes through libjpeg-turbo, as in the loader, all else through `image`. Of moving pictures the first
+//! frame counts. Deliberately absent: colour profiles, which the loader does not apply either.
 
 use std::io::Cursor;
-use std::panic::catch_unwind;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use forebay_jpeg::{Decoder, Error, Space};
 use forebay_schemas::pipeline::picture::{Handling, Picture};
 use image::codecs::{bmp::BmpDecoder, gif::GifDecoder, png::PngDecoder, webp::WebPDecoder};
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, Limits, RgbImage};
-use zune_jpeg::JpegDecoder;
-use zune_jpeg::errors::DecodeErrors;
-use zune_jpeg::zune_core::bytestream::ZCursor;
-use zune_jpeg::zune_core::colorspace::ColorSpace;
-use zune_jpeg::zune_core::options::DecoderOptions;
 
 use super::container::corrupt;
 use super::encode::scaled_down;
@@ -57,12 +52,19 @@ impl Colour {
     }
 }
 
-/// Decodes a picture in full.
-pub(super) fn decode(bytes: &[u8], format: ImageFormat, orientation: Orientation, settings: &Picture) -> Result<Upright, Rejection> {
-    let decoded = catch_unwind(|| match format {
-        ImageFormat::Jpeg => jpeg(bytes, settings),
+/// Decodes a picture in full, if it is a JPEG by `decoder`.
+pub(super) fn decode(
+    bytes: &[u8],
+    format: ImageFormat,
+    orientation: Orientation,
+    settings: &Picture,
+    decoder: &mut Decoder,
+) -> Result<Upright, Rejection> {
+    // Whatever a decoder left half done when it panicked, none of it is used again.
+    let decoded = catch_unwind(AssertUnwindSafe(|| match format {
+        ImageFormat::Jpeg => jpeg(bytes, settings, decoder),
         _ => other(bytes, format, settings),
-    });
+    }));
     let picture = decoded.unwrap_or_else(|_| Err(corrupt("the decoder panicked")))?;
     turn(picture, orientation)
 }
@@ -84,31 +86,25 @@ fn admit(width: u32, height: u32, pixel_bytes: u64, settings: &Picture) -> Resul
     Ok(())
 }
 
-fn jpeg(bytes: &[u8], settings: &Picture) -> Result<Upright, Rejection> {
-    // No strict mode: it refuses stray bytes between headers, which many cameras leave.
-    let options = DecoderOptions::default()
-        .set_strict_mode(false)
-        .set_max_width(usize::from(u16::MAX))
-        .set_max_height(usize::from(u16::MAX))
-        .jpeg_set_out_colorspace(ColorSpace::RGB);
-    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
-    decoder.decode_headers().map_err(|error| jpeg_fault(&error))?;
-    let (Some(info), Some(space)) = (decoder.info(), decoder.input_colorspace()) else {
-        return Err(corrupt("no frame header"));
-    };
-    let (width, height) = (u32::from(info.width), u32::from(info.height));
+fn jpeg(bytes: &[u8], settings: &Picture, decoder: &mut Decoder) -> Result<Upright, Rejection> {
+    let header = decoder.header(bytes).map_err(jpeg_fault)?;
     // Progressive pictures hold two bytes a coefficient until the last scan.
-    admit(width, height, 3 + 2 * u64::from(info.components), settings)?;
-    let rgb = decoder.decode().map_err(|error| jpeg_fault(&error))?;
-    let cmyk = matches!(space, ColorSpace::CMYK | ColorSpace::YCCK);
-    let colour = Colour { grey: space == ColorSpace::Luma, cmyk, ..Colour::default() };
-    Ok(Upright { width, height, rgb, colour, profile: decoder.icc_profile().filter(|profile| is_rgb(profile)) })
+    let coefficients = if header.progressive { 2 * u64::from(header.space.channels()) } else { 0 };
+    admit(header.width, header.height, 3 + coefficients, settings)?;
+    let whole = header.whole(8);
+    let mut rgb = vec![0; whole.rgb_bytes()];
+    decoder.decode(bytes, &header, &whole, &mut rgb).map_err(jpeg_fault)?;
+    let cmyk = matches!(header.space, Space::Cmyk | Space::Ycck);
+    let colour = Colour { grey: header.space == Space::Grey, cmyk, ..Colour::default() };
+    let profile = decoder.profile().filter(|profile| is_rgb(profile));
+    Ok(Upright { width: header.width, height: header.height, rgb, colour, profile })
 }
 
-fn jpeg_fault(error: &DecodeErrors) -> Rejection {
+fn jpeg_fault(error: Error) -> Rejection {
     match error {
-        DecodeErrors::Unsupported(scheme) => Rejection::new("unsupported_image", format!("JPEG: {scheme:?}")),
-        other => corrupt(format!("JPEG: {other:?}")),
+        Error::Unsupported(detail) => Rejection::new("unsupported_image", format!("JPEG: {detail}")),
+        Error::Limit(detail) => Rejection::new("too_many_pixels", format!("JPEG: {detail}")),
+        Error::Corrupt(detail) | Error::Usage(detail) => corrupt(format!("JPEG: {detail}")),
     }
 }
 

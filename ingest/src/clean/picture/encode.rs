@@ -8,8 +8,8 @@ use std::borrow::Cow;
 
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use forebay_jpeg::{Chroma, Encoder, Pixels};
 use forebay_schemas::pipeline::picture::{Handling, Picture};
-use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
 
 use super::decode::Upright;
 use crate::clean::Rejection;
@@ -33,23 +33,21 @@ pub(super) fn resize(picture: &Upright, width: u32, height: u32, resizer: &mut R
 }
 
 /// A JPEG of pixels that come from `picture`.
-pub(super) fn jpeg(rgb: &[u8], width: u32, height: u32, picture: &Upright, settings: &Picture) -> Result<Vec<u8>, Rejection> {
-    let fault = |found: String| Rejection::new("unsupported_image", format!("{width} × {height} cannot be stored as JPEG: {found}"));
-    let side = |side: u32| u16::try_from(side).map_err(|_| fault(format!("expected at most {} a side", u16::MAX)));
+pub(super) fn jpeg(
+    rgb: &[u8],
+    (width, height): (u32, u32),
+    picture: &Upright,
+    settings: &Picture,
+    encoder: &mut Encoder,
+) -> Result<Vec<u8>, Rejection> {
     let is_grey = picture.colour.grey && settings.grey == Handling::Keep;
-    let (samples, color) = match is_grey {
-        true => (Cow::Owned(rgb.iter().step_by(3).copied().collect()), ColorType::Luma),
-        false => (Cow::Borrowed(rgb), ColorType::Rgb),
+    let (samples, pixels) = match is_grey {
+        true => (Cow::Owned(rgb.iter().step_by(3).copied().collect()), Pixels::Grey),
+        false => (Cow::Borrowed(rgb), Pixels::Rgb),
     };
-    let mut bytes = Vec::with_capacity(rgb.len() / 8);
-    let mut encoder = Encoder::new(&mut bytes, settings.quality);
-    // Not fewer samples of colour: this encoder takes every second one rather than the mean, which shifts edges of colour.
-    encoder.set_sampling_factor(SamplingFactor::R_4_4_4);
-    if let Some(profile) = picture.profile.as_ref().filter(|_| !is_grey) {
-        encoder.add_icc_profile(profile).map_err(|error| fault(error.to_string()))?;
-    }
-    encoder.encode(&samples, side(width)?, side(height)?, color).map_err(|error| fault(error.to_string()))?;
-    Ok(bytes)
+    let profile = picture.profile.as_deref().filter(|_| !is_grey);
+    let encoded = encoder.encode(&samples, pixels, (width, height), settings.quality, Chroma::Half, profile);
+    encoded.map_err(|error| Rejection::new("unsupported_image", format!("{width} × {height} cannot be stored as JPEG: {error}")))
 }
 
 #[cfg(test)]
@@ -77,7 +75,8 @@ mod tests {
     #[test]
     fn a_picture_wider_than_jpeg_allows_is_refused_by_name() {
         let picture = Upright { width: 70_000, height: 1, rgb: vec![0; 210_000], colour: Default::default(), profile: None };
-        let rejection = jpeg(&picture.rgb, 70_000, 1, &picture, &Picture::default()).expect_err("too wide");
-        assert_eq!(rejection.detail, "70000 × 1 cannot be stored as JPEG: expected at most 65535 a side");
+        let mut encoder = Encoder::new().expect("encoder");
+        let rejection = jpeg(&picture.rgb, (70_000, 1), &picture, &Picture::default(), &mut encoder).expect_err("too wide");
+        assert_eq!(rejection.detail, "70000 × 1 cannot be stored as JPEG: Maximum supported image dimension is 65500 pixels");
     }
 }

@@ -8,6 +8,7 @@
 use std::borrow::Cow;
 
 use fast_image_resize::Resizer;
+use forebay_jpeg::{Decoder, Encoder};
 use forebay_schemas::id::Digest;
 use forebay_schemas::pipeline::picture::{Handling, Picture};
 
@@ -55,13 +56,17 @@ pub(crate) struct Stored<'a> {
 /// Judges pictures; reuses its buffers, so keep one a thread.
 pub(crate) struct Cleaner<'a> {
     settings: &'a Picture,
+    decoder: Decoder,
     hasher: Hasher,
     resizer: Resizer,
+    encoder: Encoder,
 }
 
 impl<'a> Cleaner<'a> {
-    pub(crate) fn new(settings: &'a Picture) -> Self {
-        Self { settings, hasher: Hasher::default(), resizer: Resizer::new() }
+    /// Fails where there is no memory for it.
+    pub(crate) fn new(settings: &'a Picture) -> forebay_jpeg::Result<Self> {
+        let decoder = Decoder::new(Some(settings.max_memory.0))?;
+        Ok(Self { settings, decoder, hasher: Hasher::default(), resizer: Resizer::new(), encoder: Encoder::new()? })
     }
 
     /// Judges one picture.
@@ -84,10 +89,10 @@ impl<'a> Cleaner<'a> {
     }
 
     /// The bytes to store if nothing else is to change, and their pixels.
-    fn decode<'b>(&self, bytes: &'b [u8]) -> Result<(Cow<'b, [u8]>, Upright), Rejection> {
+    fn decode<'b>(&mut self, bytes: &'b [u8]) -> Result<(Cow<'b, [u8]>, Upright), Rejection> {
         let layout = container::layout(bytes)?;
         let stripped = if self.settings.strip_metadata { metadata::strip(bytes, &layout) } else { Cow::Borrowed(bytes) };
-        let picture = decode::decode(&stripped, layout.format, layout.orientation, self.settings)?;
+        let picture = decode::decode(&stripped, layout.format, layout.orientation, self.settings, &mut self.decoder)?;
         Ok((stripped, picture))
     }
 
@@ -109,7 +114,7 @@ impl<'a> Cleaner<'a> {
         let mut moments = Moments::default();
         moments.add_pixels(rgb);
         let bytes = match is_encoded {
-            true => Cow::Owned(encode::jpeg(rgb, width, height, picture, self.settings)?),
+            true => Cow::Owned(encode::jpeg(rgb, (width, height), picture, self.settings, &mut self.encoder)?),
             false => stripped,
         };
         Ok(Stored { bytes, width, height, moments, pixels, fingerprint })
