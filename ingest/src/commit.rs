@@ -6,7 +6,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use forebay_schemas::dataset::{self, CleanedTask, DatasetManifest, Inputs, ObjectRef};
+use forebay_schemas::dataset::{self, CleanedTask, DatasetManifest, Inputs, Modality, ObjectRef};
 use forebay_schemas::id::Digest;
 use forebay_schemas::record;
 use forebay_store as store;
@@ -43,7 +43,11 @@ impl Job<'_> {
             let rows = ledger.rows_digest.to_bytes();
             Digest::of_parts([before.identity().as_bytes().as_slice(), &rows])
         });
-        let cleaned = if made.tables.contains_key(record::INDEX) { Some(self.put_cleaned(cleaned).await?) } else { None };
+        // Of pictures a later version needs what the index says, not the pixels.
+        let cleaned = match self.pipeline.source.modality {
+            Modality::Text => Some(self.put_cleaned(cleaned).await?),
+            Modality::Images => None,
+        };
         let mut manifest = DatasetManifest {
             format: dataset::FORMAT,
             version: 0,

@@ -79,18 +79,11 @@ impl Engine {
 
     /// The rows of a plan, which runs on the pool, a few batches ahead of who reads them.
     pub(crate) async fn stream(&self, plan: DataFrame) -> Result<SendableRecordBatchStream> {
-        let Some(cpu) = &self.cpu else { return Err(Error::new(Kind::Internal, "the pool has stopped")) };
         let schema = Arc::clone(plan.schema().inner());
         let (sender, receiver) = mpsc::channel(2);
-        cpu.spawn(async move {
+        self.cpu()?.spawn(async move {
             match plan.execute_stream().await {
-                Ok(mut batches) => {
-                    while let Some(batch) = batches.next().await {
-                        if sender.send(batch).await.is_err() {
-                            return;
-                        }
-                    }
-                }
+                Ok(batches) => forward(batches, sender).await,
                 Err(error) => drop(sender.send(Err(error)).await),
             }
         });
@@ -98,15 +91,39 @@ impl Engine {
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, batches)))
     }
 
-    /// Batches that are made on the way as a table of a plan; it can be read once.
-    pub(crate) fn table(
-        schema: SchemaRef,
-        batches: impl Stream<Item = Result<RecordBatch>> + Send + 'static,
-    ) -> Result<Arc<dyn TableProvider>> {
-        let batches = Box::pin(batches.map(|batch| batch.map_err(DataFusionError::from)));
-        let batches: SendableRecordBatchStream = Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&schema), batches));
-        let partition = Once { schema: Arc::clone(&schema), batches: Mutex::new(Some(batches)) };
-        Ok(Arc::new(StreamingTable::try_new(schema, vec![Arc::new(partition)])?))
+    /// The rows of a plan whose partitions work side by side on the pool: a batch of each in turn, as they were dealt.
+    pub(crate) async fn stream_in_turn(&self, plan: DataFrame) -> Result<SendableRecordBatchStream> {
+        let schema = Arc::clone(plan.schema().inner());
+        let mut receivers = Vec::new();
+        for batches in plan.execute_stream_partitioned().await? {
+            let (sender, receiver) = mpsc::channel(1);
+            self.cpu()?.spawn(forward(batches, sender));
+            receivers.push(receiver);
+        }
+        let batches = futures::stream::unfold((receivers, 0), |(mut receivers, at)| async move {
+            let batch = receivers.get_mut(at)?.recv().await?;
+            let next = (at + 1) % receivers.len();
+            Some((batch, (receivers, next)))
+        });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, batches)))
+    }
+
+    /// Batches that are made on the way as a table of a plan, a partition for each stream; it can be read once.
+    pub(crate) fn table<S>(schema: SchemaRef, partitions: impl IntoIterator<Item = S>) -> Result<Arc<dyn TableProvider>>
+    where
+        S: Stream<Item = Result<RecordBatch>> + Send + 'static,
+    {
+        let partition = |batches: S| -> Arc<dyn PartitionStream> {
+            let batches = Box::pin(batches.map(|batch| batch.map_err(DataFusionError::from)));
+            let batches: SendableRecordBatchStream = Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&schema), batches));
+            Arc::new(Once { schema: Arc::clone(&schema), batches: Mutex::new(Some(batches)) })
+        };
+        let partitions = partitions.into_iter().map(partition).collect();
+        Ok(Arc::new(StreamingTable::try_new(Arc::clone(&schema), partitions)?))
+    }
+
+    fn cpu(&self) -> Result<&Runtime> {
+        self.cpu.as_ref().ok_or_else(|| Error::new(Kind::Internal, "the pool has stopped"))
     }
 
     /// Bytes that sorting and grouping may take.
@@ -116,9 +133,15 @@ impl Engine {
 
     /// Runs `work` on the pool.
     pub(crate) async fn run<T: Send + 'static>(&self, work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
-        match &self.cpu {
-            Some(cpu) => cpu.spawn(work).await.map_err(|error| Error::internal("a worker stopped", error))?,
-            None => Err(Error::new(Kind::Internal, "the pool has stopped")),
+        self.cpu()?.spawn(work).await.map_err(|error| Error::internal("a worker stopped", error))?
+    }
+}
+
+/// Sends batches until there are no more or nobody takes them.
+async fn forward(mut batches: SendableRecordBatchStream, sender: mpsc::Sender<datafusion::error::Result<RecordBatch>>) {
+    while let Some(batch) = batches.next().await {
+        if sender.send(batch).await.is_err() {
+            return;
         }
     }
 }

@@ -12,7 +12,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use arrow::array::AsArray;
 use arrow::datatypes::{SchemaRef, UInt64Type};
 use bytes::Bytes;
-use datafusion::catalog::streaming::StreamingTable;
 use forebay_schemas::dataset::{DatasetManifest, Modality, Tally};
 use forebay_schemas::id::{Digest, RowsDigest};
 use forebay_schemas::pipeline::{Output, Pipeline};
@@ -102,22 +101,34 @@ pub(crate) async fn ingest_in_tasks(
     let mut clock = Clock::start();
     pipeline.validate().map_err(|error| Error::new(Kind::Invalid, error.to_string()))?;
     let dataset = Dataset::create(&pipeline.dataset).await?;
-    let job = Job::list(pipeline, dataset, progress, size, options).await?;
-    clock.lap("list");
-    if let Some(latest) = job.latest_of_same_inputs().await? {
-        return Ok(clock.finish(Outcome::Unchanged(latest)));
+    let mut given_up: Option<Job<'_>> = None;
+    loop {
+        let may_add = given_up.is_none();
+        let job = Job::list(pipeline, dataset.clone(), Arc::clone(&progress), size, options, may_add).await?;
+        clock.lap("list");
+        if let Some(latest) = job.latest_of_same_inputs().await? {
+            return Ok(clock.finish(Outcome::Unchanged(latest)));
+        }
+        let mut outcome = job.run(options, &mut clock).await;
+        // Another process with the same job may have committed it, and deleted the stage objects that both were using.
+        if let (Err(_), Some(latest)) = (&outcome, job.latest_of_same_inputs().await?) {
+            outcome = Ok(Some(Outcome::Unchanged(latest)));
+        }
+        let cleared = job.clear(&outcome, options).await;
+        clock.lap("commit");
+        // What went wrong first is the error.
+        let outcome = outcome?;
+        cleared?;
+        let Some(outcome) = outcome else {
+            progress.note("a row of the version before would be another now: everything is read again");
+            given_up = Some(job);
+            continue;
+        };
+        if let Some(job) = given_up {
+            job.delete(&[job.shared_folder(), job.cleaned_folder()]).await?;
+        }
+        return Ok(clock.finish(outcome));
     }
-    let mut outcome = job.run(options, &mut clock).await;
-    // Another process with the same job may have committed it, and deleted the stage objects that both were using.
-    if let (Err(_), Some(latest)) = (&outcome, job.latest_of_same_inputs().await?) {
-        outcome = Ok(Outcome::Unchanged(latest));
-    }
-    let cleared = job.clear(&outcome, options).await;
-    clock.lap("commit");
-    // What went wrong first is the error.
-    let outcome = outcome?;
-    cleared?;
-    Ok(clock.finish(outcome))
 }
 
 /// A name that no other attempt has, so that two at once never write into each other's tables.
@@ -161,7 +172,15 @@ pub(crate) struct Job<'a> {
 }
 
 impl<'a> Job<'a> {
-    async fn list(pipeline: &'a Pipeline, dataset: Dataset, progress: Arc<dyn Progress>, size: TaskSize, options: Options) -> Result<Self> {
+    /// Lists the inputs; only where the job `may_add` is it one that adds to the newest version.
+    async fn list(
+        pipeline: &'a Pipeline,
+        dataset: Dataset,
+        progress: Arc<dyn Progress>,
+        size: TaskSize,
+        options: Options,
+        may_add: bool,
+    ) -> Result<Self> {
         let engine = Engine::start(&pipeline.limits)?;
         let modality = pipeline.source.modality;
         let given = match &pipeline.tokenizer.file {
@@ -175,7 +194,7 @@ impl<'a> Job<'a> {
         let (program, settings, lists) = (program(), pipeline.digest(), cleaner.digest());
         let given_bytes = given.as_deref().unwrap_or_default();
         let setup = Digest::of_parts([settings.as_bytes().as_slice(), lists.as_bytes(), program.as_bytes(), given_bytes]);
-        let known = Self::known(pipeline, &dataset, setup, &mut source, &engine).await?;
+        let known = if may_add { Self::known(pipeline, &dataset, setup, &mut source, &engine).await? } else { None };
         let before = known.as_ref().map(|known| known.manifest.identity());
         let before = before.as_ref().map_or(&[][..], |identity| identity.as_bytes().as_slice());
         let tasks = format!("{size:?}");
@@ -209,10 +228,8 @@ impl<'a> Job<'a> {
 
     /// The newest version, if this job can add to it rather than start anew: the same setup, and all its inputs are there.
     async fn known(pipeline: &Pipeline, dataset: &Dataset, setup: Digest, source: &mut Source, engine: &Engine) -> Result<Option<Known>> {
-        // Where a row depends on the key of the record, a new copy with a smaller key could change rows that are there; so could
-        // a new record with a smaller id where text is cut that stands elsewhere.
-        let depends_on_content_alone = pipeline.source.modality == Modality::Text && pipeline.split.validation_keys.is_empty();
-        let can_add = depends_on_content_alone && !pipeline.dedup.repeats.is_on();
+        // Where text is cut that stands elsewhere, a new record with a smaller id would change rows that are there.
+        let can_add = !(pipeline.source.modality == Modality::Text && pipeline.dedup.repeats.is_on());
         let latest = dataset.latest().await?.filter(|latest| latest.config_digest == setup && can_add);
         let Some(latest) = latest else { return Ok(None) };
         let earlier = dataset.get_object(&latest.inputs.list).await?;
@@ -250,7 +267,8 @@ impl<'a> Job<'a> {
         format!("{CLEANED}/{}", self.name)
     }
 
-    async fn run(&self, options: Options, clock: &mut Clock) -> Result<Outcome> {
+    /// Does it; none where it turns out not to add to the version before.
+    async fn run(&self, options: Options, clock: &mut Clock) -> Result<Option<Outcome>> {
         let tasks = self.clean().await?;
         clock.lap("clean");
         let cleaned = Cleaned::open(&self.verdicts, &self.contents, tasks).await?;
@@ -265,18 +283,18 @@ impl<'a> Job<'a> {
             known: self.known.as_ref(),
             stage: &stage,
         };
-        let (ledger, left) = search.decide().await?;
+        let Some((ledger, left)) = search.decide().await? else { return Ok(None) };
         self.progress.advance(cleaned.records);
         clock.lap("dedup");
         if !ledger.tally.is_conserved() {
             return Err(Error::new(Kind::Internal, format!("records were lost or doubled:\n{}", report::conservation(&ledger.tally))));
         }
         if options.dry_run {
-            return Ok(Outcome::Planned { tally: ledger.tally, rows_digest: ledger.rows_digest, rejects: ledger.rejects });
+            return Ok(Some(Outcome::Planned { tally: ledger.tally, rows_digest: ledger.rows_digest, rejects: ledger.rejects }));
         }
         let latest = self.dataset.latest().await?;
         if let Some(latest) = latest.filter(|latest| latest.config_digest == self.setup && latest.rows_digest == ledger.rows_digest) {
-            return Ok(Outcome::Unchanged(latest));
+            return Ok(Some(Outcome::Unchanged(latest)));
         }
         if self.known.is_none() && !ledger.fates.contains(&Fate::Train) {
             return Err(Error::new(Kind::Invalid, nothing_left(&self.source.settings.url, &ledger.tally)));
@@ -292,7 +310,7 @@ impl<'a> Job<'a> {
             progress: &self.progress,
         };
         let made = self.tables(kept, &target, clock).await?;
-        self.commit(&cleaned, ledger, made).await
+        self.commit(&cleaned, ledger, made).await.map(Some)
     }
 
     /// Cleans every task that is not done yet; how many tasks there are.
@@ -311,6 +329,8 @@ impl<'a> Job<'a> {
         let first = std::process::id() as usize % missing.len().max(1);
         missing.rotate_left(first);
         let mut listed = Instant::now();
+        // Threads that have no task of their own help with another.
+        let helpers = (self.engine.threads() / missing.len().max(1)).max(1);
         for tasks in missing.chunks(self.engine.threads()) {
             if listed.elapsed() > RELIST_AFTER {
                 (done, listed) = (self.cleaned_tasks().await?, Instant::now());
@@ -318,7 +338,7 @@ impl<'a> Job<'a> {
             let mut work = Vec::with_capacity(tasks.len());
             for (task, objects) in tasks {
                 if !done.contains(task) {
-                    work.push(self.clean_task(*task, objects.clone()));
+                    work.push(self.clean_task(*task, objects.clone(), helpers));
                 }
             }
             let work = futures::stream::iter(work);
@@ -333,15 +353,19 @@ impl<'a> Job<'a> {
         Ok(self.verdicts.done().await?.iter().map(|part| part.task).filter(|task| contents.contains(task)).collect())
     }
 
-    async fn clean_task(&self, task: usize, objects: Range<usize>) -> Result<()> {
+    /// Cleans the records of some objects, `threads` batches at a time.
+    async fn clean_task(&self, task: usize, objects: Range<usize>, threads: usize) -> Result<()> {
         let modality = self.pipeline.source.modality;
-        let raw = read::RawTask::new(Arc::clone(&self.source), objects, self.engine.io().clone());
-        let table = StreamingTable::try_new(read::schema(), vec![Arc::new(raw)])?;
-        let plan = shard::session(&self.engine).read_table(Arc::new(table))?.select(clean::projection(&self.cleaner))?;
+        let raw = read::raw(&self.source, objects, self.engine.io(), threads);
+        let table = Engine::table(read::schema(), raw)?;
+        let plan = shard::session(&self.engine).read_table(table)?.select(clean::projection(&self.cleaner))?;
+        let mut batches = match threads {
+            1 => plan.execute_stream().await?,
+            _ => self.engine.stream_in_turn(plan).await?,
+        };
         let (mut verdicts, mut contents) = (self.verdicts.writer(task)?, self.contents.writer(task)?);
         let progress = Arc::clone(&self.progress);
         let work = self.engine.run(async move {
-            let mut batches = plan.execute_stream().await?;
             while let Some(batch) = batches.try_next().await? {
                 let (judged, kept) = clean::unnest(&batch, verdicts.rows(), modality)?;
                 verdicts.write(&judged)?;
@@ -361,17 +385,22 @@ impl<'a> Job<'a> {
 
     /// Deletes the stage objects that are needed no more: those of this attempt always; those that attempts share unless it
     /// failed, as the next one goes on from them; those of cleaning only if no version names them.
-    async fn clear(&self, outcome: &Result<Outcome>, options: Options) -> Result<()> {
+    async fn clear(&self, outcome: &Result<Option<Outcome>>, options: Options) -> Result<()> {
         let mut folders = vec![self.own_folder()];
-        if outcome.is_ok() || options.dry_run {
+        if matches!(outcome, Ok(Some(_))) || options.dry_run {
             folders.push(self.shared_folder());
-            if !matches!(outcome, Ok(Outcome::Committed(_))) && !self.is_named().await? {
+            let names = matches!(outcome, Ok(Some(Outcome::Committed(manifest))) if manifest.cleaned.is_some());
+            if !names && !self.is_named().await? {
                 folders.push(self.cleaned_folder());
             }
         }
+        self.delete(&folders).await
+    }
+
+    async fn delete(&self, folders: &[String]) -> Result<()> {
         let location = self.dataset.location();
         for folder in folders {
-            let listed: Vec<_> = location.list(&folder).try_collect().await?;
+            let listed: Vec<_> = location.list(folder).try_collect().await?;
             for path in listed.iter().filter_map(|meta| location.relative(&meta.location)) {
                 location.delete(&path).await?;
             }

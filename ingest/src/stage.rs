@@ -28,6 +28,7 @@ use parquet::basic::Compression;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::schema::types::ColumnPath;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
@@ -175,15 +176,18 @@ impl Part {
 }
 
 fn part_writer(schema: &SchemaRef) -> Result<ArrowWriter<Vec<u8>>> {
-    let properties = WriterProperties::builder()
+    let mut properties = WriterProperties::builder()
         .set_compression(Compression::LZ4_RAW)
         .set_dictionary_enabled(false)
         .set_statistics_enabled(EnabledStatistics::None)
         .set_data_page_size_limit(PAGE_BYTES)
         // Values are whole documents, so pages must be cut more often than the default of every 1024 values.
-        .set_write_batch_size(32)
-        .build();
-    Ok(ArrowWriter::try_new(Vec::new(), Arc::clone(schema), Some(properties))?)
+        .set_write_batch_size(32);
+    // Pictures are compressed already, tokens hardly can be.
+    for field in schema.fields().iter().filter(|field| *field.data_type() == DataType::LargeBinary) {
+        properties = properties.set_column_compression(ColumnPath::from(field.name().as_str()), Compression::UNCOMPRESSED);
+    }
+    Ok(ArrowWriter::try_new(Vec::new(), Arc::clone(schema), Some(properties.build()))?)
 }
 
 /// Writes the output of one task. Nothing of it counts before [`Self::finish`].

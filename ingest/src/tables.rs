@@ -47,7 +47,11 @@ const FATES: [Fate; 2] = [Fate::Train, Fate::Validation];
 impl Job<'_> {
     /// Makes all tables.
     pub(crate) async fn tables(&self, kept: Kept<'_>, target: &Target<'_>, clock: &mut Clock) -> Result<Made> {
-        let revived = Revived::read(kept).await?;
+        let revived = match self.pipeline.source.modality {
+            Modality::Text => Revived::read(kept).await?,
+            // The search starts anew where a picture would be kept again.
+            Modality::Images => Revived::default(),
+        };
         let mut statistics = kept.known.map(|known| known.manifest.statistics.clone()).unwrap_or_default();
         let mut tokenizer = None;
         let splits = match (self.pipeline.source.modality, self.pipeline.output) {
@@ -61,12 +65,10 @@ impl Job<'_> {
         let ledger = amend::records(kept, target, &splits.revived_tokens).await?;
         let records = shard::ledger::records(kept, splits.tokens, ledger.rows, target).await?;
         let mut tables: Vec<(&str, Vec<u64>, TableRef)> = vec![(RECORDS, ledger.deleted, records)];
-        if self.pipeline.source.modality == Modality::Text {
-            let first_task = kept.known.map_or(0, |known| known.tasks.len() as u32);
-            let Amended { deleted, rows } = amend::index(kept)?;
-            let index = shard::ledger::index(kept, Entries::new(&kept.cleaned.parts, first_task), rows, target).await?;
-            tables.push((INDEX, deleted, index));
-        }
+        let first_task = kept.known.map_or(0, |known| known.tasks.len() as u32);
+        let Amended { deleted, rows } = amend::index(kept)?;
+        let entries = Entries::new(&kept.cleaned.parts, first_task, &kept.ledger.splitter);
+        tables.push((INDEX, deleted, shard::ledger::index(kept, entries, rows, target).await?));
         let ([train, validation], [of_train, of_validation]) = (splits.tables, splits.deleted);
         tables.extend([(TRAIN, of_train, train), (VALIDATION, of_validation, validation)]);
         clock.lap("write");
@@ -86,20 +88,22 @@ impl Job<'_> {
         self.progress.stage("write", Some(kept.ledger.kept), Unit::Records);
         let (train, of_train) = shard::documents::lay_out(kept, revived, Fate::Train, target).await?;
         let (validation, of_validation) = shard::documents::lay_out(kept, revived, Fate::Validation, target).await?;
-        let deleted = [amend::documents(kept, Fate::Train, target).await?, amend::documents(kept, Fate::Validation, target).await?];
+        let deleted = [amend::samples(kept, Fate::Train, target).await?, amend::samples(kept, Fate::Validation, target).await?];
         let written = of_train + of_validation;
         Ok(Splits { tables: [train, validation], deleted, written, tokens: Vec::new(), revived_tokens: HashMap::new() })
     }
 
     async fn images(&self, kept: Kept<'_>, target: &Target<'_>, statistics: &mut Statistics) -> Result<Splits> {
         self.progress.stage("write", Some(kept.ledger.kept), Unit::Records);
-        let train = shard::images::lay_out(kept, Fate::Train, target).await?;
-        let validation = shard::images::lay_out(kept, Fate::Validation, target).await?;
-        (statistics.channel_mean, statistics.channel_std) = train.moments.mean_and_std().unzip();
-        statistics.classes = Some(kept.ledger.classes.clone());
-        statistics.class_counts = Some(kept.ledger.class_counts.clone());
-        let (tables, written) = ([train.table, validation.table], train.records + validation.records);
-        Ok(Splits { tables, deleted: [Vec::new(), Vec::new()], written, tokens: Vec::new(), revived_tokens: HashMap::new() })
+        let (train, of_train) = shard::images::lay_out(kept, Fate::Train, target).await?;
+        let (validation, of_validation) = shard::images::lay_out(kept, Fate::Validation, target).await?;
+        let deleted = [amend::samples(kept, Fate::Train, target).await?, amend::samples(kept, Fate::Validation, target).await?];
+        (statistics.channel_mean, statistics.channel_std) = kept.ledger.moments.mean_and_std().unzip();
+        statistics.channel_sums = Some(kept.ledger.moments.sums());
+        statistics.classes = Some(kept.ledger.classes.keys().cloned().collect());
+        statistics.class_counts = Some(kept.ledger.classes.values().copied().collect());
+        let written = of_train + of_validation;
+        Ok(Splits { tables: [train, validation], deleted, written, tokens: Vec::new(), revived_tokens: HashMap::new() })
     }
 
     async fn sequences(

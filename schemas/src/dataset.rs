@@ -257,6 +257,10 @@ pub struct Statistics {
     pub channel_mean: Option<[f64; 3]>,
     /// Standard deviation of the same.
     pub channel_std: Option<[f64; 3]>,
+    /// What these are computed from, and what a later version adds to: training pixels, the sums of their channels, 0…255, and
+    /// the sums of the squares of these.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub channel_sums: Option<[u64; 7]>,
     /// Times each token occurs in the training rows, little-endian `u64`s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_counts: Option<ObjectRef>,

@@ -51,8 +51,11 @@ pub fn documents() -> SchemaRef {
 /// - `sketch`: what the near-duplicate search compares: the keys of the bands for text (8 bytes each), hashes for images;
 ///   empty where there is no near-duplicate search
 /// - `survivor`: for a near duplicate, the id of the record kept instead; null for a kept record
-/// - `task`, `part`, `row`: where its content is among the stage objects of cleaning, `task` counted over the list that
-///   the manifest names
+/// - `task`, `part`, `row`: where the content of a text is among the stage objects of cleaning, `task` counted over the list
+///   that the manifest names
+/// - `size`: characters of text, bytes of an image; `class`: of an image; of text its language, where it was identified
+/// - `validation`: whether it belongs to that split while it is kept
+/// - `moments`: of an image its pixels, the sums of their channels and of the squares of these, `u64`s, little-endian
 pub fn index() -> SchemaRef {
     Arc::new(Schema::new(vec![
         Field::new("id", DataType::FixedSizeBinary(32), false),
@@ -61,6 +64,10 @@ pub fn index() -> SchemaRef {
         Field::new("task", DataType::UInt32, false),
         Field::new("part", DataType::UInt32, false),
         Field::new("row", DataType::UInt32, false),
+        Field::new("size", DataType::UInt32, false),
+        Field::new("class", DataType::Utf8, true),
+        Field::new("validation", DataType::Boolean, false),
+        Field::new("moments", DataType::Binary, true),
     ]))
 }
 

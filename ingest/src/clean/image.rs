@@ -5,13 +5,12 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, FixedSizeBinaryBuilder, LargeBinaryBuilder, StringBuilder, UInt32Builder};
+use arrow::array::{ArrayRef, LargeBinaryBuilder, StringBuilder, UInt32Builder};
 use arrow::datatypes::{DataType, Field};
 use forebay_schemas::pipeline::Pipeline;
 use forebay_schemas::pipeline::picture::NearPicture;
 
 use super::picture::bands::Bands;
-use super::picture::moments::MOMENTS_BYTES;
 use super::picture::perceptual::{Fingerprint, HASH_BYTES, Hash};
 use super::picture::{Cleaned, Cleaner};
 use super::{Judged, Raw, Verdicts};
@@ -24,7 +23,6 @@ pub(super) fn payload() -> Vec<Field> {
         Field::new("class", DataType::Utf8, true),
         Field::new("width", DataType::UInt32, true),
         Field::new("height", DataType::UInt32, true),
-        Field::new("moments", DataType::FixedSizeBinary(MOMENTS_BYTES), true),
     ]
 }
 
@@ -34,7 +32,6 @@ pub(super) fn columns<'a>(raw: impl Iterator<Item = Raw<'a>>, pipeline: &Pipelin
     let mut verdicts = Verdicts::default();
     let (mut contents, mut classes) = (LargeBinaryBuilder::new(), StringBuilder::new());
     let (mut widths, mut heights) = (UInt32Builder::new(), UInt32Builder::new());
-    let mut moments = FixedSizeBinaryBuilder::new(MOMENTS_BYTES);
     for raw in raw {
         let class = raw.class;
         let Cleaned { verdict, id, stored } = cleaner.clean(raw.content, class);
@@ -47,16 +44,13 @@ pub(super) fn columns<'a>(raw: impl Iterator<Item = Raw<'a>>, pipeline: &Pipelin
             sketch: sketch.as_deref().unwrap_or_default(),
             class,
             edits: None,
+            moments: stored.as_ref().map(|stored| stored.moments.to_bytes()),
         };
         verdicts.push(&verdict, judged)?;
         contents.append_option(stored.as_ref().map(|stored| &stored.bytes));
         classes.append_option(class.filter(|_| stored.is_some()));
         widths.append_option(stored.as_ref().map(|stored| stored.width));
         heights.append_option(stored.as_ref().map(|stored| stored.height));
-        match &stored {
-            Some(stored) => moments.append_value(stored.moments.to_bytes())?,
-            None => moments.append_null(),
-        }
     }
     let mut columns = verdicts.finish();
     columns.extend([
@@ -64,7 +58,6 @@ pub(super) fn columns<'a>(raw: impl Iterator<Item = Raw<'a>>, pipeline: &Pipelin
         Arc::new(classes.finish()),
         Arc::new(widths.finish()),
         Arc::new(heights.finish()),
-        Arc::new(moments.finish()),
     ]);
     Ok(columns)
 }

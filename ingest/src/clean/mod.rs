@@ -95,6 +95,7 @@ impl Verdict {
 /// - `verdict`, `reason`, `detail`: what the rules say
 /// - `size`: characters of text, bytes of images, 0 unless kept; `rank`, `sketch`: see [`crate::dedup::minhash::Signed`]
 /// - `class`: of an image; of text its language, where that is identified; `edits`: see [`edits`]
+/// - `moments`: of a kept image, see [`picture::moments`]
 pub(crate) fn verdict_schema() -> SchemaRef {
     let mut fields = vec![Field::new("key", DataType::Utf8, false), Field::new("bytes", DataType::UInt64, false)];
     fields.extend(verdict_fields());
@@ -119,6 +120,7 @@ fn verdict_fields() -> Vec<Field> {
         Field::new("sketch", DataType::Binary, false),
         Field::new("class", DataType::Utf8, true),
         Field::new("edits", DataType::Utf8, true),
+        Field::new("moments", DataType::Binary, true),
     ]
 }
 
@@ -255,6 +257,7 @@ struct Verdicts {
     sketches: BinaryBuilder,
     classes: StringBuilder,
     edits: StringBuilder,
+    moments: BinaryBuilder,
 }
 
 /// What is known of a record beside the verdict.
@@ -266,6 +269,7 @@ struct Judged<'a> {
     sketch: &'a [u8],
     class: Option<&'a str>,
     edits: Option<String>,
+    moments: Option<[u8; picture::moments::MOMENTS_BYTES]>,
 }
 
 impl Verdicts {
@@ -283,6 +287,7 @@ impl Verdicts {
         self.sketches.append_value(judged.sketch);
         self.classes.append_option(judged.class);
         self.edits.append_option(judged.edits);
+        self.moments.append_option(judged.moments);
         Ok(())
     }
 
@@ -298,6 +303,7 @@ impl Verdicts {
             Arc::new(self.sketches.finish()),
             Arc::new(self.classes.finish()),
             Arc::new(self.edits.finish()),
+            Arc::new(self.moments.finish()),
         ]
     }
 }

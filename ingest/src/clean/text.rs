@@ -173,6 +173,7 @@ pub(super) fn columns<'a>(raw: impl Iterator<Item = Raw<'a>>, cleaner: &Cleaner,
             sketch: signed.as_ref().map_or(&[], |signed| &signed.sketch),
             class: language.as_deref(),
             edits: edits.to_column(),
+            moments: None,
         };
         verdicts.push(&verdict, judged)?;
         urls.append_option(raw.url.filter(|_| kept.is_some()));

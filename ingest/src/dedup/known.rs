@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{SchemaRef, UInt32Type};
 use forebay_schemas::dataset::{CleanedTask, DatasetManifest};
 use forebay_schemas::id::Digest;
@@ -18,7 +18,7 @@ use futures::TryStreamExt;
 use tokio::runtime::Handle;
 
 use super::judge::Already;
-use super::{Likeness, digest};
+use super::{Fate, Likeness, digest, text_at};
 use crate::error::{Error, Kind, Result};
 use crate::stage::{Part, Stage};
 
@@ -75,7 +75,17 @@ pub(crate) struct KnownRecord {
     /// The record kept instead of it.
     pub(crate) survivor: Option<Digest>,
     pub(crate) place: Place,
+    pub(crate) size: u32,
+    /// Of an image; of text its language.
+    pub(crate) class: Option<String>,
+    /// While it is kept.
+    pub(crate) fate: Fate,
+    /// Of an image, as stored.
+    pub(crate) moments: Option<Vec<u8>>,
 }
+
+/// Columns of the index that say what a record is.
+const RECORD: [&str; 10] = ["id", "sketch", "survivor", "task", "part", "row", "size", "class", "validation", "moments"];
 
 /// Where a record's content is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -98,11 +108,17 @@ pub(crate) struct Known {
 }
 
 impl Known {
-    /// The records of a version; none if it has no index, as those of older programs.
+    /// The records of a version; none if it has no index, or not all of what is asked for here, as those of older programs.
     pub(crate) async fn open(dataset: &Dataset, manifest: DatasetManifest, contents: SchemaRef, io: &Handle) -> Result<Option<Self>> {
-        let (Some(index), Some(list)) = (manifest.tables.get(INDEX), &manifest.cleaned) else { return Ok(None) };
+        let Some(index) = manifest.tables.get(INDEX) else { return Ok(None) };
         let index = dataset.tables(index.format).open(index).await?;
-        let tasks = parse_tasks(&dataset.get_object(list).await?)?;
+        let tasks = match &manifest.cleaned {
+            Some(list) => parse_tasks(&dataset.get_object(list).await?)?,
+            None => Vec::new(),
+        };
+        if RECORD.iter().any(|column| index.schema().index_of(column).is_err()) {
+            return Ok(None);
+        }
         Ok(Some(Self { tasks, dataset: dataset.clone(), index, contents, io: io.clone(), manifest }))
     }
 
@@ -120,11 +136,26 @@ impl Known {
         Ok(found)
     }
 
+    /// Whether one of `records`, given by class and fate, has the content of a known one of another class or fate.
+    pub(crate) async fn contradicts(&self, records: &HashMap<Digest, (String, Fate)>) -> Result<bool> {
+        let mut rows = self.index.scan(&["id", "class", "validation"]).await?;
+        while let Some(batch) = rows.try_next().await? {
+            for (row, id) in batch.column(0).as_fixed_size_binary().iter().enumerate() {
+                let found = records.get(&digest(id.unwrap_or_default())?);
+                let class = text_at(batch.column(1).as_string::<i32>(), row).unwrap_or_default();
+                if found.is_some_and(|(expected, of)| expected != class || *of != fate(batch.column(2), row)) {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
     /// The records that have one of `ids`, or that are found under one of `keys` or look by one.
     pub(crate) async fn pull(&self, likeness: &Likeness, ids: &HashSet<Digest>, keys: &Keys) -> Result<Vec<KnownRecord>> {
         let mut found = Vec::new();
         let mut first = 0;
-        let mut rows = self.index.scan(&["id", "sketch", "survivor", "task", "part", "row"]).await?;
+        let mut rows = self.index.scan(&RECORD).await?;
         while let Some(batch) = rows.try_next().await? {
             let (known, sketches) = (batch.column(0).as_fixed_size_binary(), batch.column(1).as_binary::<i32>());
             for row in 0..batch.num_rows() {
@@ -206,5 +237,13 @@ fn record(batch: &RecordBatch, row: usize, index_row: u64) -> Result<KnownRecord
         sketch: batch.column(1).as_binary::<i32>().value(row).to_vec(),
         survivor: survivors.is_valid(row).then(|| digest(survivors.value(row))).transpose()?,
         place: Place { task: number(3), part: number(4), row: number(5) },
+        size: number(6),
+        class: text_at(batch.column(7).as_string::<i32>(), row).map(str::to_owned),
+        fate: fate(batch.column(8), row),
+        moments: batch.column(9).is_valid(row).then(|| batch.column(9).as_binary::<i32>().value(row).to_vec()),
     })
+}
+
+fn fate(validation: &ArrayRef, row: usize) -> Fate {
+    if validation.as_boolean().value(row) { Fate::Validation } else { Fate::Train }
 }

@@ -3,7 +3,7 @@
 //! Verdicts and decisions are two streams in the order of ordinals; read together they are the ledger. It is read twice,
 //! to count it and to write it, rather than held. Held are a byte a record, its fate, and the counts.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch};
@@ -21,6 +21,7 @@ use super::repeats::{Change, REPEATED};
 use super::{ByOrdinal, Cleaned, DECISION_COLUMNS, Decision, Search, digest};
 use crate::clean;
 use crate::clean::edits::Edits;
+use crate::clean::picture::moments::Moments;
 use crate::engine::Engine;
 use crate::error::{Error, Kind, Result};
 use crate::source::globs;
@@ -55,10 +56,10 @@ pub(crate) struct Ledger {
     pub(crate) tally: Tally,
     /// Of the version.
     pub(crate) rows_digest: RowsDigest,
-    /// Class names of the kept records, sorted; empty for text.
-    pub(crate) classes: Vec<String>,
-    /// Training records of each class.
-    pub(crate) class_counts: Vec<u64>,
+    /// Training records of each class of the kept records; empty for text. Of the version.
+    pub(crate) classes: BTreeMap<String, u64>,
+    /// Sums over the training pixels; of the version.
+    pub(crate) moments: Moments,
     /// Kept records by size, as in the manifest's statistics; of the version.
     pub(crate) sizes: Vec<u64>,
     /// Kept records by language; of the version.
@@ -73,7 +74,7 @@ pub(crate) struct Ledger {
     /// Records of earlier versions whose verdict changed.
     pub(crate) flips: Vec<Flip>,
     pub(crate) quality: Option<Quality>,
-    pub(crate) splitter: Splitter,
+    pub(crate) splitter: Arc<Splitter>,
 }
 
 /// Some records with the verdicts of cleaning and what deduplication decided.
@@ -85,7 +86,7 @@ pub(crate) struct Judged {
 }
 
 /// Columns of verdicts that the ledger and the index are made of.
-const COLUMNS: [&str; 10] = [ORDINAL, "key", "bytes", "id", "verdict", "reason", "detail", "size", "class", "edits"];
+pub(crate) const COLUMNS: [&str; 11] = [ORDINAL, "key", "bytes", "id", "verdict", "reason", "detail", "size", "class", "edits", "moments"];
 
 impl Judged {
     /// Verdict and reason of a row.
@@ -148,7 +149,7 @@ impl Ledger {
 /// Counts the ledger and gives every record its fate; `changed` are the kept records that lost text.
 pub(super) async fn settle(search: &Search<'_>, decisions: Stage, changed: Option<Stage>, near: Found) -> Result<Ledger> {
     let modality = search.pipeline.source.modality;
-    let splitter = Splitter::new(&search.pipeline.split)?;
+    let splitter = Arc::new(Splitter::new(&search.pipeline.split)?);
     let before = search.known.map(|known| &known.manifest);
     let mut tally = before.map(|manifest| manifest.tally.clone()).unwrap_or_default();
     let mut rows_digest = before.map(|manifest| manifest.rows_digest).unwrap_or_default();
@@ -158,7 +159,10 @@ pub(super) async fn settle(search: &Search<'_>, decisions: Stage, changed: Optio
     let mut rejects = BTreeMap::<String, Vec<Reject>>::new();
     tally.read += search.cleaned.records;
     let mut fates = Vec::with_capacity(search.cleaned.records as usize);
-    let (mut classes, mut training) = (BTreeSet::new(), BTreeMap::<String, u64>::new());
+    let statistics = before.map(|manifest| &manifest.statistics);
+    let names = statistics.and_then(|statistics| Some(statistics.classes.iter().flatten().cloned().zip(statistics.class_counts.clone()?)));
+    let mut classes: BTreeMap<String, u64> = names.into_iter().flatten().collect();
+    let mut moments = statistics.and_then(|statistics| statistics.channel_sums).map_or_else(Moments::default, Moments::of);
     let mut kept = 0;
     let mut reader = Reader::open(search.engine, search.cleaned, &decisions, &[]).await?;
     let mut changes = match &changed {
@@ -169,7 +173,7 @@ pub(super) async fn settle(search: &Search<'_>, decisions: Stage, changed: Optio
         let batch = &judged.batch;
         let (keys, ids) = (batch.column(1).as_string::<i32>(), batch.column(3).as_fixed_size_binary());
         let (size, class) = (batch.column(7).as_primitive::<UInt32Type>(), batch.column(8).as_string::<i32>());
-        let edited = batch.column(9).as_string::<i32>();
+        let (edited, measured) = (batch.column(9).as_string::<i32>(), batch.column(10).as_binary::<i32>());
         let ordinals = batch.column(0).as_primitive::<UInt64Type>();
         for row in 0..batch.num_rows() {
             let mut fate = Fate::LeftOut;
@@ -188,13 +192,15 @@ pub(super) async fn settle(search: &Search<'_>, decisions: Stage, changed: Optio
                         None => None,
                     };
                     rows_digest.add(&row_digest(change.as_ref().map_or(&id, |change| &change.digest), fate, class));
-                    count_size(&mut sizes, change.as_ref().map_or(size.value(row), |change| change.size));
+                    *size_count(&mut sizes, change.as_ref().map_or(size.value(row), |change| change.size)) += 1;
                     count(&mut edits, change.map(|change| (REPEATED, u64::from(change.cuts))));
                     count(&mut languages, language.map(|language| (language, 1)));
                     count(&mut edits, super::text_at(edited, row).into_iter().flat_map(Edits::parse));
                     if modality == Modality::Images {
-                        classes.insert(class.to_owned());
-                        *training.entry(class.to_owned()).or_default() += u64::from(fate == Fate::Train);
+                        count(&mut classes, [(class, u64::from(fate == Fate::Train))]);
+                        if fate == Fate::Train {
+                            moments.add_stored(measured.value(row));
+                        }
                     }
                 }
                 (verdict, reason) => {
@@ -209,30 +215,48 @@ pub(super) async fn settle(search: &Search<'_>, decisions: Stage, changed: Optio
             fates.push(fate);
         }
     }
-    for flip in &near.flips {
-        let fate = splitter.fate(&flip.record.id, "");
-        let row = row_digest(&flip.record.id, fate, "");
+    for Flip { record, now } in &near.flips {
+        let class = record.class.as_deref().unwrap_or_default();
+        let row = row_digest(&record.id, record.fate, if modality == Modality::Images { class } else { "" });
         let removed = tally.removed.entry("near_duplicate".to_owned()).or_default();
-        match flip.now {
-            Some(_) => (tally.kept, *removed) = (tally.kept - 1, *removed + 1),
-            None => (tally.kept, *removed) = (tally.kept + 1, *removed - 1),
+        let is_training = u64::from(record.fate == Fate::Train);
+        // What is one more or one less for each.
+        let mut counts = vec![&mut tally.kept, size_count(&mut sizes, record.size)];
+        match modality {
+            Modality::Images => counts.extend(classes.get_mut(class).filter(|_| is_training == 1)),
+            Modality::Text => counts.extend(record.class.clone().map(|language| languages.entry(language).or_default())),
         }
-        if flip.now.is_some() { rows_digest.remove(&row) } else { rows_digest.add(&row) }
+        match now {
+            Some(_) => {
+                *removed += 1;
+                rows_digest.remove(&row);
+                counts.into_iter().for_each(|count| *count = count.saturating_sub(1));
+            }
+            None => {
+                *removed = removed.saturating_sub(1);
+                rows_digest.add(&row);
+                counts.into_iter().for_each(|count| *count += 1);
+            }
+        }
+        match (&record.moments, now) {
+            (Some(stored), Some(_)) if is_training == 1 => moments.remove_stored(stored),
+            (Some(stored), None) if is_training == 1 => moments.add_stored(stored),
+            _ => {}
+        }
     }
     tally.removed.retain(|_, count| *count > 0);
+    languages.retain(|_, count| *count > 0);
     if fates.len() as u64 != search.cleaned.records {
         let message = format!("ledger: found {} records, expected {}: records were lost or doubled", fates.len(), search.cleaned.records);
         return Err(Error::new(Kind::Internal, message));
     }
-    let classes: Vec<String> = classes.into_iter().collect();
-    let class_counts = classes.iter().map(|class| training.get(class).copied().unwrap_or(0)).collect();
     let (flips, quality) = (near.flips, near.quality);
     Ok(Ledger {
         fates: Arc::new(fates),
         tally,
         rows_digest,
         classes,
-        class_counts,
+        moments,
         sizes,
         languages,
         edits,
@@ -260,13 +284,13 @@ fn row_digest(id: &Digest, fate: Fate, class: &str) -> Digest {
     Digest::of_parts([id.as_bytes().as_slice(), &[fate as u8], class.as_bytes()])
 }
 
-/// Counts a size by its order of magnitude.
-fn count_size(sizes: &mut Vec<u64>, size: u32) {
+/// How many records have a size of that order of magnitude.
+fn size_count(sizes: &mut Vec<u64>, size: u32) -> &mut u64 {
     let place = size.max(1).ilog2() as usize;
     if sizes.len() <= place {
         sizes.resize(place + 1, 0);
     }
-    sizes[place] += 1;
+    &mut sizes[place]
 }
 
 /// Which records are validation.
@@ -276,7 +300,7 @@ pub(crate) struct Splitter {
 }
 
 impl Splitter {
-    fn new(settings: &Split) -> Result<Self> {
+    pub(super) fn new(settings: &Split) -> Result<Self> {
         let keys = match settings.validation_keys.is_empty() {
             true => None,
             false => Some(globs("split.validation_keys", &settings.validation_keys)?),
@@ -308,7 +332,7 @@ mod tests {
     fn sizes_are_counted_by_order_of_magnitude() {
         let mut sizes = Vec::new();
         for size in [0, 1, 2, 3, 4, 1_000] {
-            count_size(&mut sizes, size);
+            *size_count(&mut sizes, size) += 1;
         }
         assert_eq!(sizes, [2, 2, 1, 0, 0, 0, 0, 0, 0, 1]);
     }

@@ -26,6 +26,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Kind, Result};
 use crate::stage::{Part, Stage};
 
+mod adding;
 mod components;
 mod exact;
 pub(crate) mod judge;
@@ -39,7 +40,7 @@ mod shared;
 mod words;
 
 pub use ledger::Reject;
-pub(crate) use ledger::{Fate, Ledger};
+pub(crate) use ledger::{Fate, Ledger, Splitter};
 
 /// The cleaned records of a job: the verdicts on all, the contents of those that the rules kept.
 #[derive(Clone)]
@@ -90,8 +91,19 @@ pub(crate) struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// Decides all records; also gives the contents of those that are left, as they are left.
-    pub(crate) async fn decide(&self) -> Result<(Ledger, Cleaned)> {
+    /// Decides all records; also gives the contents of those that are left, as they are left. None where the version turns out
+    /// not to add to its parent ([`adding`]), so that everything must be read again.
+    pub(crate) async fn decide(&self) -> Result<Option<(Ledger, Cleaned)>> {
+        if let Some(known) = self.known
+            && !adding::agrees(self, known).await?
+        {
+            return Ok(None);
+        }
+        let (ledger, left) = self.verdicts().await?;
+        Ok((self.known.is_none() || adding::holds(self, &ledger)).then_some((ledger, left)))
+    }
+
+    async fn verdicts(&self) -> Result<(Ledger, Cleaned)> {
         let firsts = exact::find(self).await?;
         let near = if self.likeness.is_wanted() { near::find(self, &firsts).await? } else { near::Found::none(self).await? };
         let decisions = self.decisions(&near).await?;

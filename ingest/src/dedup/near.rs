@@ -228,7 +228,7 @@ impl Round<'_> {
             let firsts = ordinals.iter().enumerate().filter(|(_, ordinal)| flags[**ordinal as usize]);
             keys.of(firsts.map(|(row, ordinal)| (*ordinal as u32, sketches.value(row))))
         });
-        let all = Engine::table(keys_schema(), futures::stream::iter([of_pulled]).chain(of_new))?;
+        let all = Engine::table(keys_schema(), [futures::stream::iter([of_pulled]).chain(of_new)])?;
         let mut batches = engine.stream(session.read_table(all)?.sort(vec![col("key").sort(true, false)])?).await?;
         let mut last = None;
         while let Some(batch) = batches.try_next().await? {

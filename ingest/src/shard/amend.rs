@@ -8,7 +8,10 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, FixedSizeBinaryBuilder, RecordBatch, StringBuilder, UInt32Array, UInt64Builder};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BinaryArray, BooleanArray, FixedSizeBinaryBuilder, RecordBatch, StringArray, StringBuilder, UInt32Array,
+    UInt64Builder,
+};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{UInt32Type, UInt64Type};
 use forebay_schemas::dataset::TableRef;
@@ -53,7 +56,7 @@ impl Revived {
             let (batch, row) = texts
                 .get(&flip.record.place)
                 .ok_or_else(|| Error::new(Kind::Corrupt, format!("record {}: its content is not where the index says", id.short())))?;
-            documents.push(Document { id, fate: kept.ledger.splitter.fate(&id, ""), row: batch.slice(*row, 1) });
+            documents.push(Document { id, fate: flip.record.fate, row: batch.slice(*row, 1) });
         }
         documents.sort_unstable_by_key(|document| document.id);
         Ok(Self { documents })
@@ -112,18 +115,12 @@ pub(crate) async fn records(kept: Kept<'_>, target: &Target<'_>, tokens: &HashMa
     if !found.is_empty() {
         let ranges: Vec<_> = amended.deleted.iter().map(|row| *row..*row + 1).collect();
         let old = table.read(&ranges, &columns).await?;
-        amended.rows = Some(rewritten(kept, &old, &found, &flips, tokens)?);
+        amended.rows = Some(rewritten(&old, &found, &flips, tokens)?);
     }
     Ok(amended)
 }
 
-fn rewritten(
-    kept: Kept<'_>,
-    old: &RecordBatch,
-    ids: &[Digest],
-    flips: &HashMap<Digest, &Flip>,
-    tokens: &HashMap<Digest, u64>,
-) -> Result<RecordBatch> {
+fn rewritten(old: &RecordBatch, ids: &[Digest], flips: &HashMap<Digest, &Flip>, tokens: &HashMap<Digest, u64>) -> Result<RecordBatch> {
     let (mut verdicts, mut reasons, mut details) = (StringBuilder::new(), StringBuilder::new(), StringBuilder::new());
     let (mut splits, mut counts, mut survivors) = (StringBuilder::new(), UInt64Builder::new(), FixedSizeBinaryBuilder::new(32));
     let (old_reasons, old_details) = (old.column(3).as_string::<i32>(), old.column(4).as_string::<i32>());
@@ -154,7 +151,7 @@ fn rewritten(
             None => survivors.append_null(),
         }
         let is_kept = survivor.is_none();
-        splits.append_option(is_kept.then(|| table_name(kept.ledger.splitter.fate(id, ""))));
+        splits.append_option(is_kept.then(|| table_name(flips[id].record.fate)));
         counts.append_option(tokens.get(id).filter(|_| is_kept).copied());
     }
     let columns: Vec<ArrayRef> = vec![
@@ -178,22 +175,27 @@ pub(crate) fn index(kept: Kept<'_>) -> Result<Amended> {
         return Ok(Amended::default());
     }
     flips.sort_unstable_by_key(|flip| flip.record.index_row);
-    let places = |place: fn(&Flip) -> u32| -> ArrayRef { Arc::new(flips.iter().map(|flip| Some(place(flip))).collect::<UInt32Array>()) };
+    let number = |number: fn(&Flip) -> u32| -> ArrayRef { Arc::new(flips.iter().map(|flip| Some(number(flip))).collect::<UInt32Array>()) };
     let sketches: BinaryArray = flips.iter().map(|flip| Some(flip.record.sketch.as_slice())).collect();
+    let moments: BinaryArray = flips.iter().map(|flip| flip.record.moments.as_deref()).collect();
     let columns = vec![
         digests(flips.iter().map(|flip| Some(&flip.record.id)))?,
         Arc::new(sketches) as ArrayRef,
         digests(flips.iter().map(|flip| flip.now.as_ref().map(|found| &found.survivor)))?,
-        places(|flip| flip.record.place.task),
-        places(|flip| flip.record.place.part),
-        places(|flip| flip.record.place.row),
+        number(|flip| flip.record.place.task),
+        number(|flip| flip.record.place.part),
+        number(|flip| flip.record.place.row),
+        number(|flip| flip.record.size),
+        Arc::new(flips.iter().map(|flip| flip.record.class.as_deref()).collect::<StringArray>()),
+        Arc::new(flips.iter().map(|flip| Some(flip.record.fate == Fate::Validation)).collect::<BooleanArray>()),
+        Arc::new(moments),
     ];
     let deleted = flips.iter().map(|flip| flip.record.index_row).collect();
     Ok(Amended { deleted, rows: Some(RecordBatch::try_new(record::index(), columns)?) })
 }
 
-/// The rows of a table of documents that go.
-pub(crate) async fn documents(kept: Kept<'_>, fate: Fate, target: &Target<'_>) -> Result<Vec<u64>> {
+/// The rows of a table of documents or images that go.
+pub(crate) async fn samples(kept: Kept<'_>, fate: Fate, target: &Target<'_>) -> Result<Vec<u64>> {
     let Some((known, flips)) = changes(kept) else { return Ok(Vec::new()) };
     let table = parent(&known.manifest.tables, table_name(fate))?;
     let mut rows = target.dataset.tables(table.format).open(table).await?.scan(&["id"]).await?;

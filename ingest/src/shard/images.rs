@@ -1,4 +1,4 @@
-//! Images: lay out the kept records and sum the training pixels.
+//! Images: lay out the kept records.
 
 use std::sync::Arc;
 
@@ -8,41 +8,29 @@ use forebay_schemas::record;
 use futures::TryStreamExt;
 
 use super::{Batches, Kept, Target, in_order, session, table_name, with_fate};
-use crate::clean::picture::moments::Moments;
 use crate::dedup::Fate;
 use crate::error::{Error, Kind, Result};
 use crate::stage::ORDINAL;
 
-/// What laying out a split gives.
-pub(crate) struct LaidOut {
-    pub(crate) table: TableRef,
-    pub(crate) records: u64,
-    pub(crate) moments: Moments,
-}
-
-/// Writes the pictures of one split, in the order of ids, to its table.
-pub(crate) async fn lay_out(kept: Kept<'_>, fate: Fate, target: &Target<'_>) -> Result<LaidOut> {
+/// Writes the pictures of one split, in the order of ids, to its table; returns how many.
+pub(crate) async fn lay_out(kept: Kept<'_>, fate: Fate, target: &Target<'_>) -> Result<(TableRef, u64)> {
     let Kept { engine, cleaned, ledger, progress, .. } = kept;
-    let columns = [ORDINAL, "id", "content", "class", "width", "height", "moments"];
+    let columns = [ORDINAL, "id", "content", "class", "width", "height"];
     // One partition: whoever takes the sorted rows is slower than the sort, and two sorts would share the memory.
     let table = session(engine).read_table(cleaned.contents(&columns, 1)?)?;
     let plan = in_order(with_fate(table, &ledger.fates, fate)?, kept.shard)?;
-    let (classes, progress) = (ledger.classes.clone(), Arc::clone(progress));
+    let (classes, progress) = (ledger.classes.keys().cloned().collect::<Vec<_>>(), Arc::clone(progress));
     let make = |rows: Batches| async move {
-        let (mut records, mut moments) = (0, Moments::default());
+        let mut records = 0;
         let mut batches = plan.execute_stream().await?;
         while let Some(batch) = batches.try_next().await? {
-            for row in batch.column(6).as_fixed_size_binary().iter().flatten() {
-                moments.add_stored(row);
-            }
             records += batch.num_rows() as u64;
             progress.advance(batch.num_rows() as u64);
             rows.send(to_rows(&batch, &classes)?).await?;
         }
-        Ok((records, moments))
+        Ok(records)
     };
-    let (table, (records, moments)) = target.write(engine, table_name(fate), record::images(), make).await?;
-    Ok(LaidOut { table, records, moments })
+    target.write(engine, table_name(fate), record::images(), make).await
 }
 
 fn to_rows(batch: &RecordBatch, classes: &[String]) -> Result<RecordBatch> {

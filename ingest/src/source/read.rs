@@ -1,4 +1,4 @@
-//! Raw records as a partition of a plan: those of one task, in order.
+//! Raw records as the partitions of a plan: those of one task, in order, batches dealt to the partitions in turn.
 //!
 //! Small objects are fetched some at a time and ahead, large ones streamed; a thread that may block reads records out of
 //! them and waits when the plan is slower, so at most a few batches are held. A file that cannot be read is a record with
@@ -11,10 +11,6 @@ use std::sync::Arc;
 use arrow::array::{LargeBinaryBuilder, RecordBatch, StringBuilder, UInt8Builder, UInt64Builder};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use bytes::Bytes;
-use datafusion::error::DataFusionError;
-use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::streaming::PartitionStream;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use object_store::{GetResultPayload, ObjectStoreExt};
@@ -55,35 +51,37 @@ pub(crate) fn schema() -> SchemaRef {
     ]))
 }
 
-/// The records of one task.
-#[derive(Debug)]
-pub(crate) struct RawTask {
-    source: Arc<Source>,
+/// Starts to read the records of some objects, which come as `partitions` streams: the first batch in the first, the second in
+/// the second, and after the last the first again.
+pub(crate) fn raw(
+    source: &Arc<Source>,
     objects: Range<usize>,
-    io: Handle,
-    schema: SchemaRef,
+    io: &Handle,
+    partitions: usize,
+) -> Vec<BoxStream<'static, Result<RecordBatch>>> {
+    let (fetched, receiver) = mpsc::channel(1);
+    io.spawn(fetch(Arc::clone(source), objects, fetched));
+    let (senders, receivers): (Vec<_>, Vec<_>) = (0..partitions.max(1)).map(|_| mpsc::channel(1)).unzip();
+    let (source, at) = (Arc::clone(source), io.clone());
+    io.spawn_blocking(move || pump(&source, &at, receiver, &mut Dealer { senders, next: 0 }));
+    let stream = |receiver| {
+        futures::stream::unfold(receiver, |mut receiver: mpsc::Receiver<_>| async { Some((receiver.recv().await?, receiver)) }).boxed()
+    };
+    receivers.into_iter().map(stream).collect()
 }
 
-impl RawTask {
-    pub(crate) fn new(source: Arc<Source>, objects: Range<usize>, io: Handle) -> Self {
-        Self { source, objects, io, schema: schema() }
-    }
+/// Deals batches to the partitions in turn.
+struct Dealer {
+    senders: Vec<mpsc::Sender<Result<RecordBatch>>>,
+    next: usize,
 }
 
-impl PartitionStream for RawTask {
-    fn schema(&self) -> &SchemaRef {
-        &self.schema
-    }
-
-    fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let (opened, objects) = mpsc::channel(1);
-        let (sender, receiver) = mpsc::channel(1);
-        self.io.spawn(fetch(Arc::clone(&self.source), self.objects.clone(), opened));
-        let (source, io) = (Arc::clone(&self.source), self.io.clone());
-        self.io.spawn_blocking(move || pump(&source, &io, objects, &sender));
-        let batches = futures::stream::unfold(receiver, |mut receiver| async move { Some((receiver.recv().await?, receiver)) });
-        let batches = batches.map(|batch: Result<RecordBatch>| batch.map_err(DataFusionError::from));
-        Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), batches))
+impl Dealer {
+    /// Waits while the partition is behind; breaks where nobody reads it any more.
+    fn deal(&mut self, batch: Result<RecordBatch>) -> ControlFlow<()> {
+        let sent = self.senders[self.next].blocking_send(batch);
+        self.next = (self.next + 1) % self.senders.len();
+        if sent.is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 }
 
@@ -181,19 +179,22 @@ fn unreadable(detail: String) -> Rejection {
 }
 
 /// Reads the records out of the objects and sends them in batches.
-fn pump(source: &Source, io: &Handle, mut objects: mpsc::Receiver<Result<(usize, Fetched)>>, sender: &mpsc::Sender<Result<RecordBatch>>) {
+fn pump(source: &Source, io: &Handle, mut objects: mpsc::Receiver<Result<(usize, Fetched)>>, dealer: &mut Dealer) {
     let mut batch = Batch::default();
     while let Some(fetched) = objects.blocking_recv() {
-        let read = fetched.and_then(|(index, fetched)| read_object(source, io, index, fetched, &mut batch, sender));
+        let read = fetched.and_then(|(index, fetched)| read_object(source, io, index, fetched, &mut batch, dealer));
         match read {
             Ok(ControlFlow::Continue(())) => {}
             // A receiver that is gone has stopped caring.
             Ok(ControlFlow::Break(())) => return,
-            Err(error) => return drop(sender.blocking_send(Err(error))),
+            Err(error) => {
+                let _ = dealer.deal(Err(error));
+                return;
+            }
         }
     }
     if batch.records > 0 {
-        drop(sender.blocking_send(batch.finish()));
+        let _ = dealer.deal(batch.finish());
     }
 }
 
@@ -203,12 +204,12 @@ fn read_object(
     index: usize,
     fetched: Fetched,
     batch: &mut Batch,
-    sender: &mpsc::Sender<Result<RecordBatch>>,
+    dealer: &mut Dealer,
 ) -> Result<ControlFlow<()>> {
     let object = &source.fresh[index];
-    let mut refused = |fault| Ok(batch.push(object, RawRecord::fault(String::new(), object.size, fault), sender));
+    let mut refused = |fault| Ok(batch.push(object, RawRecord::fault(String::new(), object.size, fault), dealer));
     let mut input: Box<dyn Read> = match fetched {
-        Fetched::Table(version) => return read_table(source, io, object, version, batch, sender),
+        Fetched::Table(version) => return read_table(source, io, object, version, batch, dealer),
         Fetched::Fault(fault) => return refused(fault),
         Fetched::Whole(bytes) => Box::new(Cursor::new(bytes)),
         Fetched::Large => match io.block_on(open_object(source, index))? {
@@ -221,14 +222,14 @@ fn read_object(
     let settings = &source.settings;
     let reading = open::Reading { formats: &settings.formats, modality: settings.modality, max_record_bytes: settings.max_record.0 };
     let read = open::read(&object.key, &mut input, reading, &mut |record| {
-        flow = batch.push(object, record, sender);
+        flow = batch.push(object, record, dealer);
         flow
     });
     match read {
         Ok(()) => Ok(flow),
         Err(error) if source.local => {
             let place = "#unreadable".to_owned();
-            Ok(batch.push(object, RawRecord::fault(place, 0, unreadable(error.to_string())), sender))
+            Ok(batch.push(object, RawRecord::fault(place, 0, unreadable(error.to_string())), dealer))
         }
         Err(error) => Err(Error::with_source(Kind::Unavailable, format!("object `{}`: reading failed", object.key), error)),
     }
@@ -240,11 +241,11 @@ fn read_table(
     object: &Object,
     version: u64,
     batch: &mut Batch,
-    sender: &mpsc::Sender<Result<RecordBatch>>,
+    dealer: &mut Dealer,
 ) -> Result<ControlFlow<()>> {
     let mut flow = ControlFlow::Continue(());
     lance::read(source, io, object, version, &mut |record| {
-        flow = batch.push(object, record, sender);
+        flow = batch.push(object, record, dealer);
         flow
     })?;
     Ok(flow)
@@ -288,7 +289,7 @@ struct Batch {
 
 impl Batch {
     /// Adds a record, and sends the batch if it is full then.
-    fn push(&mut self, object: &Object, record: RawRecord, sender: &mpsc::Sender<Result<RecordBatch>>) -> ControlFlow<()> {
+    fn push(&mut self, object: &Object, record: RawRecord, dealer: &mut Dealer) -> ControlFlow<()> {
         self.records += 1;
         let class = record.class.as_deref().or_else(|| class_of(&object.key, &record.place));
         self.classes.append_option(class);
@@ -309,7 +310,7 @@ impl Batch {
         self.details.append_option(content.as_ref().err().map(|fault| fault.detail.as_str()));
         self.contents.append_option(content.ok());
         let is_full = self.records >= BATCH_RECORDS || self.content_bytes >= BATCH_BYTES;
-        if is_full && sender.blocking_send(self.finish()).is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if is_full { dealer.deal(self.finish()) } else { ControlFlow::Continue(()) }
     }
 
     fn finish(&mut self) -> Result<RecordBatch> {

@@ -155,3 +155,89 @@ async fn an_object_that_is_gone_means_a_start_from_the_beginning() {
     let second = committed(place.ingest(&[]).await);
     assert_eq!((second.version, second.tally.read, second.layout), (2, 28, None));
 }
+
+/// A picture of a family: members of one family are near duplicates, of `edit` 0 and the same family copies.
+fn picture(family: u32, edit: u32) -> Vec<u8> {
+    let wave = |a: f64, b: f64, u: f64, v: f64| {
+        (127.5 + 100.0 * ((a + f64::from(family)) * u + b * v * v + f64::from(family) * u * v).sin()) as u8
+    };
+    let pixel = |x: u32, y: u32| {
+        let (u, v) = (f64::from(x) / 64.0, f64::from(y) / 48.0);
+        // An edit is a corner in another colour.
+        if x < edit % 4 && y < 3 {
+            image::Rgb([edit as u8; 3])
+        } else {
+            image::Rgb([wave(9.0, 5.0, u, v), wave(4.0, 13.0, v, u), wave(17.0, 2.0, u, v)])
+        }
+    };
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    image::RgbImage::from_fn(64, 48, pixel).write_to(&mut bytes, image::ImageFormat::Png).expect("picture");
+    bytes.into_inner()
+}
+
+async fn pictures(place: &Place) -> DatasetManifest {
+    let pipeline = place.pipeline("images", &["split.validation_keys=['test/**']", "format=parquet"]);
+    match ingest(&pipeline, Options::default(), Arc::new(Silent)).await.expect("ingest").outcome {
+        Outcome::Committed(manifest) | Outcome::Unchanged(manifest) => manifest,
+        planned @ Outcome::Planned { .. } => panic!("expected a version, found {planned:?}"),
+    }
+}
+
+/// Id and label of every row of the two splits.
+async fn labelled(place: &Place, manifest: &DatasetManifest) -> BTreeSet<(bool, Vec<u8>, u32)> {
+    let mut found = BTreeSet::new();
+    for table in ["train", "validation"] {
+        let rows = place.read(manifest, table).await;
+        let (ids, labels) = (rows.column(0).as_fixed_size_binary(), rows.column(2).as_primitive::<UInt32Type>());
+        found.extend((0..rows.num_rows()).map(|row| (table == "train", ids.value(row).to_vec(), labels.value(row))));
+    }
+    found
+}
+
+/// Ingests pictures, given by key, family and edit, in two runs and at once, and compares; whether the second run added.
+async fn compare_pictures(first: &[(String, u32, u32)], second: &[(String, u32, u32)]) -> bool {
+    let (grown, whole) = (Place::new(), Place::new());
+    first.iter().chain(second).for_each(|(key, family, edit)| whole.put(key, picture(*family, *edit)));
+    first.iter().for_each(|(key, family, edit)| grown.put(key, picture(*family, *edit)));
+    pictures(&grown).await;
+    second.iter().for_each(|(key, family, edit)| grown.put(key, picture(*family, *edit)));
+    let (grown_version, whole_version) = (pictures(&grown).await, pictures(&whole).await);
+    assert_eq!(grown_version.rows_digest, whole_version.rows_digest);
+    assert_eq!(grown_version.statistics, whole_version.statistics);
+    assert_eq!(grown_version.tally.kept, whole_version.tally.kept);
+    assert_eq!(labelled(&grown, &grown_version).await, labelled(&whole, &whole_version).await);
+    let stored_twice = walk(&grown.folder.path().join("lake/cleaned"));
+    assert!(stored_twice.is_empty(), "{stored_twice:?}");
+    grown_version.layout.is_some()
+}
+
+#[test]
+fn pictures_in_any_split_over_runs_give_the_same_rows() {
+    let runtime = tokio::runtime::Runtime::new().expect("runtime");
+    let picture = (prop::sample::select(vec!["train/a", "train/b", "train/c", "test/a", "test/b"]), 0u32..40, 0u32..4);
+    let runs = (prop::collection::vec(picture.clone(), 4..14), prop::collection::vec(picture, 1..6));
+    let mut runner = TestRunner::new(Config { cases: 16, failure_persistence: None, ..Config::default() });
+    let tested = runner.run(&runs, |(first, second)| {
+        let name = |run: &str, pictures: Vec<(&str, u32, u32)>| {
+            let named =
+                pictures.into_iter().enumerate().map(|(at, (folder, family, edit))| (format!("{folder}/{run}-{at:03}.png"), family, edit));
+            named.collect::<Vec<_>>()
+        };
+        // One that is training data whatever comes, and keys of the second run before those of the first.
+        let mut first = name("m", first);
+        first.push(("train/a/anchor.png".to_owned(), 99, 0));
+        runtime.block_on(compare_pictures(&first, &name("b", second)));
+        Ok(())
+    });
+    tested.expect("the same rows");
+}
+
+#[tokio::test]
+async fn pictures_are_added_unless_a_row_would_be_another() {
+    let named = |key: &str, family: u32, edit: u32| (key.to_owned(), family, edit);
+    let first: Vec<_> = (0..8).map(|n| named(&format!("train/{}/m-{n}.png", ["a", "b"][n as usize % 2]), n * 5, 0)).collect();
+    assert!(compare_pictures(&first, &[named("train/a/new.png", 77, 0), named("train/b/copy.png", 5, 0)]).await);
+    assert!(!compare_pictures(&first, &[named("train/c/new.png", 77, 0)]).await, "a class is new");
+    assert!(!compare_pictures(&first, &[named("train/a/copy.png", 5, 0)]).await, "a copy in another class");
+    assert!(!compare_pictures(&first, &[named("test/b/copy.png", 5, 0)]).await, "a copy in another split");
+}

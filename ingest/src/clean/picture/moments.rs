@@ -6,7 +6,7 @@
 use multiversion::multiversion;
 
 /// Bytes of stored [`Moments`].
-pub(crate) const MOMENTS_BYTES: i32 = 56;
+pub(crate) const MOMENTS_BYTES: usize = 56;
 
 /// Pixels, and the sums of their channels and of the squares of these.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,20 +33,37 @@ impl Moments {
 
     /// Adds moments as stored.
     pub(crate) fn add_stored(&mut self, bytes: &[u8]) {
-        let mut values = bytes.chunks_exact(8).map(|chunk| {
-            let mut value = [0; 8];
-            value.copy_from_slice(chunk);
-            u64::from_le_bytes(value)
-        });
-        let fields = std::iter::once(&mut self.pixels).chain(&mut self.sums).chain(&mut self.squares);
-        fields.for_each(|field| *field += values.next().unwrap_or(0));
+        self.change(bytes, u64::wrapping_add);
     }
 
-    /// As stored: pixels, sums of red, green and blue, sums of their squares; little-endian.
-    pub(crate) fn to_bytes(self) -> [u8; MOMENTS_BYTES as usize] {
-        let mut bytes = [0; MOMENTS_BYTES as usize];
-        let values = std::iter::once(self.pixels).chain(self.sums).chain(self.squares);
-        bytes.chunks_exact_mut(8).zip(values).for_each(|(chunk, value)| chunk.copy_from_slice(&value.to_le_bytes()));
+    /// Takes away moments as stored, which were added before.
+    pub(crate) fn remove_stored(&mut self, bytes: &[u8]) {
+        self.change(bytes, u64::wrapping_sub);
+    }
+
+    fn change(&mut self, bytes: &[u8], change: fn(u64, u64) -> u64) {
+        let (values, _) = bytes.as_chunks::<8>();
+        let mut sums = self.sums();
+        sums.iter_mut().zip(values).for_each(|(sum, value)| *sum = change(*sum, u64::from_le_bytes(*value)));
+        *self = Self::of(sums);
+    }
+
+    /// Pixels, sums of red, green and blue, sums of their squares.
+    pub(crate) fn sums(&self) -> [u64; 7] {
+        let ([red, green, blue], [red2, green2, blue2]) = (self.sums, self.squares);
+        [self.pixels, red, green, blue, red2, green2, blue2]
+    }
+
+    /// The reverse of [`Self::sums`].
+    pub(crate) fn of([pixels, red, green, blue, red2, green2, blue2]: [u64; 7]) -> Self {
+        Self { pixels, sums: [red, green, blue], squares: [red2, green2, blue2] }
+    }
+
+    /// As stored: [`Self::sums`], little-endian.
+    pub(crate) fn to_bytes(self) -> [u8; MOMENTS_BYTES] {
+        let mut bytes = [0; MOMENTS_BYTES];
+        let (chunks, _) = bytes.as_chunks_mut::<8>();
+        chunks.iter_mut().zip(self.sums()).for_each(|(chunk, value)| *chunk = value.to_le_bytes());
         bytes
     }
 
@@ -110,8 +127,11 @@ mod tests {
             whole.add_pixels(pixels.as_flattened());
             left.add_pixels(pixels[..cut].as_flattened());
             right.add_pixels(pixels[cut..].as_flattened());
+            let alone = right;
             right.add_stored(&left.to_bytes());
             prop_assert_eq!(right, whole);
+            right.remove_stored(&left.to_bytes());
+            prop_assert_eq!(right, alone);
             prop_assert_eq!(whole, plain(pixels.as_flattened()));
         }
     }

@@ -178,7 +178,7 @@ impl Pass<'_> {
             }
             units.finish()
         });
-        let table = engine.session(8192).read_table(Engine::table(unit_schema(), units)?)?;
+        let table = engine.session(8192).read_table(Engine::table(unit_schema(), [units])?)?;
         let order = ["hash", "check", "id", ORDINAL, "first"].map(|name| col(name).sort(true, false)).to_vec();
         engine.stream(table.sort(order)?).await
     }
@@ -208,7 +208,7 @@ impl Pass<'_> {
             columns.push(Arc::new(survivors.finish()));
             Ok(RecordBatch::try_new(repeat_schema(), columns)?)
         });
-        let table = engine.session(8192).read_table(Engine::table(repeat_schema(), repeats)?)?;
+        let table = engine.session(8192).read_table(Engine::table(repeat_schema(), [repeats])?)?;
         engine.stream(table.sort(vec![col(ORDINAL).sort(true, false), col("first").sort(true, false)])?).await
     }
 
