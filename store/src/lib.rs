@@ -18,4 +18,4 @@ pub use commit::{Journal, Outcome};
 pub use dataset::{CLEANED, Dataset, VersionSpec, WORK};
 pub use error::{Error, Kind, Result};
 pub use location::Location;
-pub use table::{Table, Tables};
+pub use table::{RowRanges, Table, Tables};

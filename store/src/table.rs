@@ -1,7 +1,7 @@
 //! Immutable tables of rows: one trait, Lance and Parquet behind it.
 //!
 //! Promises: rows come back in the order written; a table that was opened never changes; what a crashed writer left is
-//! in no table. Deliberately absent: filters and indices; readers know which rows they want.
+//! in no table. Deliberately absent: indices.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,12 +17,14 @@ use crate::location::Location;
 use crate::manifest;
 
 pub(crate) use joined::undeleted;
+pub use select::RowRanges;
 
 mod items;
 mod joined;
 mod lance;
 mod parquet;
 mod ranges;
+mod select;
 
 /// Writes and opens tables below a dataset's root.
 #[async_trait]
@@ -55,6 +57,10 @@ pub trait Table: Send + Sync {
 
     /// The rows of `ranges`, concatenated in the order given (ranges may be in any order), columns as named.
     async fn read(&self, ranges: &[Range<u64>], columns: &[&str]) -> Result<RecordBatch>;
+
+    /// The rows for which `predicate`, an SQL expression over the columns, is true: ascending ranges that do not overlap.
+    /// `Invalid` if it is no predicate over this table. Reads the columns that it names, and of these what the format can tell apart.
+    async fn select(&self, predicate: &str) -> Result<BoxStream<'static, Result<RowRanges>>>;
 
     /// All rows in order, in batches.
     async fn scan(&self, columns: &[&str]) -> Result<BoxStream<'static, Result<RecordBatch>>>;

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 
-use super::{Table, project};
+use super::{RowRanges, Table, project};
 use crate::error::{Error, Kind, Result};
 
 /// Reads that one call has under way.
@@ -123,6 +123,19 @@ impl Table for Joined {
         concat_batches(&schema, &read).map_err(|error| Error::with_source(Kind::Corrupt, format!("{name}: its parts differ"), error))
     }
 
+    async fn select(&self, predicate: &str) -> Result<BoxStream<'static, Result<RowRanges>>> {
+        let mut streams = Vec::with_capacity(self.parts.len());
+        for (part, table) in self.parts.iter().enumerate() {
+            let first = self.starts[part];
+            let from = self.deleted.partition_point(|row| *row < first);
+            let to = self.deleted.partition_point(|row| *row < self.starts[part + 1]);
+            let deleted: Vec<u64> = self.deleted[from..to].to_vec();
+            let ranges = table.select(predicate).await?;
+            streams.push(ranges.map(move |ranges| Ok(undeleted_ranges(&ranges?, first, from as u64, &deleted))));
+        }
+        Ok(futures::stream::iter(streams).flatten().boxed())
+    }
+
     async fn scan(&self, columns: &[&str]) -> Result<BoxStream<'static, Result<RecordBatch>>> {
         let mut streams = Vec::with_capacity(self.parts.len());
         for (part, table) in self.parts.iter().enumerate() {
@@ -141,6 +154,25 @@ impl Table for Joined {
         }
         Ok(futures::stream::iter(streams).flatten().boxed())
     }
+}
+
+/// Ranges of a part's rows as ranges of the joined table's: the part begins at `first`, `before` rows before it are deleted,
+/// and `deleted` are those in it.
+fn undeleted_ranges(ranges: &[Range<u64>], first: u64, before: u64, deleted: &[u64]) -> RowRanges {
+    let mut found = RowRanges::new();
+    for range in ranges {
+        let (mut at, end) = (range.start + first, range.end + first);
+        while at < end {
+            let skipped = deleted.partition_point(|row| *row < at);
+            let stop = deleted.get(skipped).map_or(end, |row| end.min(*row));
+            if at < stop {
+                let less = before + skipped as u64;
+                found.push(at - less..stop - less);
+            }
+            at = stop.max(at) + u64::from(deleted.get(skipped) == Some(&stop));
+        }
+    }
+    found
 }
 
 /// A batch that holds `rows`, less those of `deleted`.
@@ -162,9 +194,24 @@ fn without(batch: &RecordBatch, rows: Range<u64>, deleted: &[u64]) -> Result<Rec
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::select::push;
     use super::*;
 
     proptest! {
+        #[test]
+        fn selected_rows_are_counted_without_the_deleted_ones(
+            flags in prop::collection::vec((any::<bool>(), any::<bool>()), 1..60), first in 0u64..40, before in 0u64..40,
+        ) {
+            let before = before.min(first);
+            let deleted: Vec<u64> = (0..).zip(&flags).filter(|(_, (gone, _))| *gone).map(|(row, _)| first + row).collect();
+            let mut ranges = RowRanges::new();
+            (0..).zip(&flags).filter(|(_, (_, wanted))| *wanted).for_each(|(row, _)| push(&mut ranges, row));
+            let found: Vec<u64> = undeleted_ranges(&ranges, first, before, &deleted).into_iter().flatten().collect();
+            let left = flags.iter().filter(|(gone, _)| !gone).zip(first - before..);
+            let expected: Vec<u64> = left.filter(|((_, wanted), _)| *wanted).map(|(_, row)| row).collect();
+            prop_assert_eq!(found, expected);
+        }
+
         #[test]
         fn undeleted_rows_are_counted_past_the_deleted_ones(flags in prop::collection::vec(any::<bool>(), 1..60)) {
             let deleted: Vec<u64> = (0..flags.len() as u64).filter(|row| flags[*row as usize]).collect();

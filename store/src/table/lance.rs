@@ -10,8 +10,8 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::{Schema, SchemaRef, UInt64Type};
 use async_trait::async_trait;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
@@ -29,7 +29,8 @@ use lance_io::object_store::providers::local::FileStoreProvider;
 use lance_table::io::commit::ConditionalPutCommitHandler;
 use url::Url;
 
-use super::{Table, Tables, conform, items, named, project, ranges};
+use super::select::{Predicate, push};
+use super::{RowRanges, Table, Tables, conform, items, named, project, ranges};
 use crate::cause::from_lance;
 use crate::error::{Error, Kind, Result};
 use crate::location::Location;
@@ -45,6 +46,9 @@ const SCAN_BUFFER_BYTES: u64 = 64 << 20;
 const FRAGMENTS_IN_FLIGHT: usize = 8;
 /// Open fragment readers that are kept; each holds its file's metadata.
 const READERS_KEPT: usize = 64;
+
+/// Lance's name for the column of addresses: the fragment's id in the upper half, the row within it in the lower.
+const ROW_ADDR: &str = "_rowaddr";
 
 /// Lance tables below a location.
 pub(super) struct LanceTables {
@@ -214,6 +218,18 @@ impl Tables for LanceTables {
     }
 }
 
+/// The rows at the addresses of a batch; `starts` has the first row of each fragment.
+fn addressed(name: &str, starts: &HashMap<u64, u64>, batch: &RecordBatch) -> Result<RowRanges> {
+    let bad = || Error::new(Kind::Internal, format!("{name}: a filter gave no addresses of rows"));
+    let addresses = batch.column_by_name(ROW_ADDR).and_then(|column| column.as_primitive_opt::<UInt64Type>()).ok_or_else(bad)?;
+    let mut ranges = RowRanges::new();
+    for address in addresses.values() {
+        let start = starts.get(&(address >> 32)).ok_or_else(bad)?;
+        push(&mut ranges, start + (address & u64::from(u32::MAX)));
+    }
+    Ok(ranges)
+}
+
 fn pinned(name: &str, table: &TableRef) -> Result<u64> {
     if table.format != TableFormat::Lance {
         return Err(Error::new(Kind::Invalid, format!("{name}: is {:?}, expected a Lance table", table.format)));
@@ -343,6 +359,23 @@ impl Table for LanceTable {
         let reads: Vec<_> = plan.parts.iter().map(|part| self.read_part(part, columns)).collect();
         let read: Vec<_> = futures::stream::iter(reads).buffered(FRAGMENTS_IN_FLIGHT).try_collect().await?;
         plan.assemble(&self.name, &schema, &read)
+    }
+
+    async fn select(&self, predicate: &str) -> Result<BoxStream<'static, Result<RowRanges>>> {
+        let predicate = Predicate::parse(&self.name, &self.schema, predicate)?;
+        // Addresses count the rows that Lance deleted, of which a table of ours has none.
+        if self.fragments.iter().any(|fragment| fragment.metadata().deletion_file.is_some()) {
+            return predicate.scan(self).await;
+        }
+        let failed = |error| from_lance(&self.name, error);
+        let mut scanner = self.dataset.scan();
+        scanner.empty_project().map_err(failed)?;
+        scanner.filter_expr(predicate.expression).with_row_address().scan_in_order(true).io_buffer_size(SCAN_BUFFER_BYTES);
+        let found = scanner.try_into_stream().await.map_err(failed)?;
+        let starts: HashMap<u64, u64> =
+            self.fragments.iter().map(|fragment| fragment.id() as u64).zip(self.starts.iter().copied()).collect();
+        let name = self.name.clone();
+        Ok(found.map(move |batch| addressed(&name, &starts, &batch.map_err(|error| from_lance(&name, error))?)).boxed())
     }
 
     async fn scan(&self, columns: &[&str]) -> Result<BoxStream<'static, Result<RecordBatch>>> {

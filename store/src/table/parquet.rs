@@ -18,7 +18,8 @@ use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, RowS
 use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
 use parquet::file::metadata::PageIndexPolicy;
 
-use super::{Table, Tables, conform, named, project, ranges};
+use super::select::Predicate;
+use super::{RowRanges, Table, Tables, conform, named, project, ranges};
 use crate::cause::from_parquet;
 use crate::error::{Error, Kind, Result};
 use crate::location::Location;
@@ -192,6 +193,10 @@ impl Table for ParquetTable {
         let reads: Vec<_> = plan.parts.iter().map(|part| self.read_part(part, &columns)).collect();
         let read: Vec<_> = futures::stream::iter(reads).buffered(FILES_IN_FLIGHT).try_collect().await?;
         plan.assemble(&self.name, &schema, &read)
+    }
+
+    async fn select(&self, predicate: &str) -> Result<BoxStream<'static, Result<RowRanges>>> {
+        Predicate::parse(&self.name, &self.schema, predicate)?.scan(self).await
     }
 
     async fn scan(&self, columns: &[&str]) -> Result<BoxStream<'static, Result<RecordBatch>>> {

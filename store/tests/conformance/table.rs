@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, FixedSizeListArray, LargeBinaryArray, ListBuilder, RecordBatch, UInt32Array, UInt64Builder};
 use arrow::array::{FixedSizeBinaryArray, UInt32Builder};
-use arrow::datatypes::{DataType, SchemaRef, UInt32Type};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt32Type};
 use forebay_schemas::dataset::{TableFormat, TableRef};
 use forebay_schemas::record;
 use forebay_store::{Dataset, Error, Kind, Tables};
@@ -24,6 +24,8 @@ on_every_store!(
     what_is_not_there_is_refused,
     a_table_that_lost_rows_is_corrupt,
     parts_less_deleted_rows_are_one_table,
+    a_filter_selects_the_same_rows_in_every_layout,
+    what_is_no_filter_is_refused,
 );
 
 const FORMATS: [TableFormat; 2] = [TableFormat::Lance, TableFormat::Parquet];
@@ -303,4 +305,70 @@ async fn parts_less_deleted_rows_are_one_table(place: Place) {
     assert_eq!(nothing.parts, three.parts);
     let error = tables.open(&TableRef { rows: 1, ..three }).await.err().expect("rows");
     assert_eq!(error.kind(), Kind::Corrupt, "{error}");
+}
+
+/// A table of one column of labels, null for every 50th row.
+async fn labels(dataset: &Dataset, name: &str, format: TableFormat, rows: Range<u32>) -> TableRef {
+    let schema: SchemaRef =
+        Arc::new(Schema::new(vec![Field::new("bytes", DataType::LargeBinary, false), Field::new("label", DataType::UInt32, true)]));
+    let batches = rows.clone().step_by(337).map(|start| {
+        let rows = start..rows.end.min(start + 337);
+        let bytes = LargeBinaryArray::from_iter_values(rows.clone().map(|row| row.to_le_bytes()));
+        let labels: UInt32Array = rows.map(|row| (row % 50 != 0).then_some(row % 7)).collect();
+        RecordBatch::try_new(schema.clone(), vec![Arc::new(bytes), Arc::new(labels)]).expect("batch")
+    });
+    let batches = batches.collect();
+    dataset.tables(format).write(name, None, schema.clone(), stream(batches)).await.expect("write")
+}
+
+async fn selected(dataset: &Dataset, table: &TableRef, predicate: &str) -> Vec<u64> {
+    let table = dataset.tables(table.format).open(table).await.expect("open");
+    let ranges: Vec<Vec<Range<u64>>> = table.select(predicate).await.expect("select").try_collect().await.expect("ranges");
+    let rows: Vec<u64> = ranges.into_iter().flatten().flatten().collect();
+    assert!(rows.windows(2).all(|pair| pair[0] < pair[1]));
+    rows
+}
+
+async fn a_filter_selects_the_same_rows_in_every_layout(place: Place) {
+    let dataset = place.dataset().await;
+    let lance = labels(&dataset, "tables/1/train", TableFormat::Lance, 0..2_000).await;
+    let parquet = labels(&dataset, "tables/2/train", TableFormat::Parquet, 0..2_000).await;
+    let label = |row: u64| (row % 50 != 0).then_some(row % 7);
+    let expect = |wanted: fn(Option<u64>) -> bool| (0..2_000).filter(|row| wanted(label(*row))).collect::<Vec<u64>>();
+    for (predicate, expected) in [
+        ("label = 3", expect(|label| label == Some(3))),
+        ("label < 2 OR label IN (5, 6)", expect(|label| label.is_some_and(|label| label < 2 || label > 4))),
+        ("NOT (label = 3)", expect(|label| label.is_some_and(|label| label != 3))),
+        ("label IS NULL", expect(|label| label.is_none())),
+        ("label * 2 + 1 >= 13.0", expect(|label| label == Some(6))),
+        ("true", (0..2_000).collect()),
+        ("label > 100", Vec::new()),
+    ] {
+        assert_eq!(selected(&dataset, &lance, predicate).await, expected, "Lance, {predicate}");
+        assert_eq!(selected(&dataset, &parquet, predicate).await, expected, "Parquet, {predicate}");
+    }
+    let more = labels(&dataset, "tables/3/train", TableFormat::Parquet, 2_000..2_100).await;
+    let joined = dataset.extend_table(&lance, &[3, 10, 11, 1_999], more).await.expect("extend");
+    let left: Vec<u64> = (0..2_100).filter(|row| ![3, 10, 11, 1_999].contains(row)).collect();
+    let expected: Vec<u64> = (0..).zip(&left).filter(|(_, row)| label(**row) == Some(3)).map(|(at, _)| at).collect();
+    assert_eq!(selected(&dataset, &joined, "label = 3").await, expected);
+}
+
+async fn what_is_no_filter_is_refused(place: Place) {
+    let dataset = place.dataset().await;
+    for format in FORMATS {
+        let table = labels(&dataset, "tables/train", format, 0..10).await;
+        let table = dataset.tables(format).open(&table).await.expect("open");
+        for (predicate, expected) in [
+            ("label =", "label ="),
+            ("colour = 3", "colour"),
+            ("label + 1", "expected true or false"),
+            ("random() < 0.5", "depends on the row alone"),
+            ("label IN (SELECT 1)", "filter `label IN (SELECT 1)`"),
+        ] {
+            let error = table.select(predicate).await.err().expect("refused");
+            assert!(error.kind() == Kind::Invalid && error.to_string().contains(expected), "{format:?}, {predicate}: {error}");
+            assert!(!error.to_string().contains('\n'), "{error}");
+        }
+    }
 }
