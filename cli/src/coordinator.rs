@@ -80,10 +80,10 @@ pub(crate) struct Opened {
 impl Opened {
     /// Resolves the dataset version and opens the checkpoints.
     pub(crate) async fn open(run: &Run) -> Result<Self> {
-        let dataset = Dataset::open(&run.dataset).await?;
-        let manifest = dataset.resolve(&run.version.parse::<VersionSpec>()?).await?;
-        let url = dataset.location().url().to_string();
-        let dataset = DatasetVersionRef { url, version: manifest.version, identity: manifest.identity() };
+        let (manifest, mut dataset) = resolve(&run.dataset, &run.version).await?;
+        for mixed in &run.mixture {
+            dataset.mixed.push(resolve(&mixed.dataset, &mixed.version).await?.1);
+        }
         let checkpoints = Checkpoints::open(&run.checkpoints, &run.name).await?;
         Ok(Self { manifest, dataset, checkpoints })
     }
@@ -101,4 +101,12 @@ impl Opened {
         };
         Service::start(options).await.with_context(|| format!("coordinator of run `{}`", run.name))
     }
+}
+
+async fn resolve(url: &str, version: &str) -> Result<(DatasetManifest, DatasetVersionRef)> {
+    let dataset = Dataset::open(url).await?;
+    let manifest = dataset.resolve(&version.parse::<VersionSpec>()?).await?;
+    let url = dataset.location().url().to_string();
+    let named = DatasetVersionRef { url, version: manifest.version, identity: manifest.identity(), mixed: Vec::new() };
+    Ok((manifest, named))
 }

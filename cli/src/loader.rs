@@ -1,13 +1,14 @@
 //! `forebay loader`: who reads what when, and how fast.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
-use forebay_loader::{Loader as Stream, Plan, StreamOptions, Transform};
+use forebay_loader::{Draw, Loader as Stream, Ordering, Plan, Sourced, StreamOptions, Transform, resolve};
 use forebay_schemas::dataset::DatasetManifest;
 use forebay_schemas::record::TRAIN;
-use forebay_schemas::run::Run;
+use forebay_schemas::run::{Run, Weight};
 use forebay_store::{Dataset, VersionSpec};
 use forebay_trainer::membership::owner;
+use serde::Serialize;
 use serde_json::json;
 
 use crate::config::{Settings, runtime};
@@ -38,7 +39,8 @@ enum Action {
         /// Replicas among which the micro-batches are dealt; the rows do not depend on it
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65_536))]
         replicas: u32,
-        /// Prints {identity, rows, block, micro_batches: [{step, index, replica, epoch, rows, digest}]}
+        /// Prints {identity, sources: [{dataset, version, rows, fed, block_rows, window_blocks, share, epoch_ends}], micro_batches: [{step,
+        /// index, replica, samples: [{source, epoch, row}], digest}]}
         #[arg(long)]
         json: bool,
     },
@@ -52,7 +54,7 @@ enum Action {
         /// Decoding threads; 0 is one a core
         #[arg(long, default_value_t = 0)]
         threads: usize,
-        /// Prints {samples, seconds, samples_per_second, megabytes, waits}
+        /// Prints {samples, seconds, samples_per_second, megabytes, waits, work, cache, hedges}
         #[arg(long)]
         json: bool,
     },
@@ -73,57 +75,129 @@ impl Loader {
     }
 }
 
-async fn open(run: &Run) -> Result<(Dataset, DatasetManifest)> {
-    let dataset = Dataset::open(&run.dataset).await?;
-    let manifest = dataset.resolve(&run.version.parse::<VersionSpec>()?).await?;
-    Ok((dataset, manifest))
+/// The datasets of a run, the first of them the run's own.
+struct Opened {
+    url: String,
+    dataset: Dataset,
+    manifest: DatasetManifest,
+    filter: Option<String>,
+    weight: Weight,
+}
+
+async fn open(run: &Run) -> Result<Vec<Opened>> {
+    let own = (&run.dataset, &run.version, &run.filter, &run.weight);
+    let mixed = run.mixture.iter().map(|mixed| (&mixed.dataset, &mixed.version, &mixed.filter, &mixed.weight));
+    let mut opened = Vec::new();
+    for (url, version, filter, weight) in std::iter::once(own).chain(mixed) {
+        let dataset = Dataset::open(url).await?;
+        let manifest = dataset.resolve(&version.parse::<VersionSpec>()?).await?;
+        opened.push(Opened { url: url.clone(), dataset, manifest, filter: filter.clone(), weight: weight.clone() });
+    }
+    Ok(opened)
+}
+
+fn sourced(opened: &[Opened]) -> Vec<Sourced<'_>> {
+    let source = |one: &'_ Opened| -> Sourced<'_> {
+        Sourced { dataset: &one.dataset, manifest: &one.manifest, filter: one.filter.as_deref(), weight: one.weight.0.clone() }
+    };
+    opened.iter().map(source).collect()
+}
+
+/// One source of a plan, for people and programs.
+#[derive(Serialize)]
+struct SourceLine {
+    dataset: String,
+    version: u64,
+    rows: u64,
+    fed: u64,
+    block_rows: u64,
+    window_blocks: u64,
+    share: f64,
+    epoch_ends: Option<u64>,
+}
+
+impl SourceLine {
+    fn new(number: u32, opened: &Opened, plan: &Plan, step: u64) -> Self {
+        let given = |source: u32| plan.given(source, step + 1) - plan.given(source, step);
+        let all: u64 = (0..plan.sources()).map(given).sum();
+        let shuffle = plan.shuffle(number);
+        let epoch = plan.given(number, step) / plan.rows(number);
+        Self {
+            dataset: opened.url.clone(),
+            version: opened.manifest.version,
+            rows: opened.manifest.tables.get(TRAIN).map_or(0, |table| table.rows),
+            fed: plan.rows(number),
+            block_rows: shuffle.block_rows,
+            window_blocks: shuffle.window_blocks,
+            share: given(number) as f64 / all.max(1) as f64,
+            epoch_ends: plan.end_of_epoch(number, epoch),
+        }
+    }
+
+    fn cells(&self, number: usize) -> Vec<String> {
+        vec![
+            number.to_string(),
+            self.dataset.clone(),
+            self.version.to_string(),
+            output::grouped(self.rows),
+            output::grouped(self.fed),
+            format!("{} x {}", self.window_blocks, self.block_rows),
+            format!("{:.1} %", 100.0 * self.share),
+            self.epoch_ends.map_or_else(|| "never".to_owned(), |step| format!("in step {step}")),
+        ]
+    }
 }
 
 fn plan(run: &Run, step: u64, steps: u64, replicas: u32, json: bool) -> Result<()> {
-    let (_, manifest) = runtime()?.block_on(open(run))?;
-    let rows = manifest.tables.get(TRAIN).map_or(0, |table| table.rows);
-    let plan = Plan::new(manifest.identity(), run.seed, rows, run.batch.micro_batches, run.batch.micro_batch_size)?;
-    let mut listed = Vec::new();
-    for step in step..step.saturating_add(steps) {
-        for index in 0..run.batch.micro_batches {
-            let draws = plan.micro_batch(step, index).draws;
-            let rows: Vec<u64> = draws.iter().map(|draw| draw.row).collect();
-            let epoch = draws.first().map_or(0, |draw| draw.epoch);
-            let replica = owner(index, run.batch.micro_batches, replicas);
-            listed.push((step, index, replica, epoch, rows, plan.samples_digest(step, index)));
-        }
-    }
+    let runtime = runtime()?;
+    let opened = runtime.block_on(open(run))?;
+    let plan = runtime.block_on(resolve(&sourced(&opened), TRAIN, &Ordering::of(run)))?.plan;
+    let sources: Vec<SourceLine> = (0..).zip(&opened).map(|(number, opened)| SourceLine::new(number, opened, &plan, step)).collect();
+    let listed = (step..step.saturating_add(steps)).flat_map(|step| (0..run.batch.micro_batches).map(move |index| (step, index)));
+    let listed = listed.map(|(step, index)| (owner(index, run.batch.micro_batches, replicas), plan.micro_batch(step, index)));
     if json {
         let listed: Vec<_> = listed
-            .into_iter()
-            .map(|(step, index, replica, epoch, rows, digest)| json!({"step": step, "index": index, "replica": replica, "epoch": epoch, "rows": rows, "digest": digest}))
+            .map(|(replica, micro_batch)| {
+                let samples: Vec<_> =
+                    micro_batch.draws.iter().map(|draw| json!({"source": draw.source, "epoch": draw.epoch, "row": draw.row})).collect();
+                let (step, index, digest) = (micro_batch.position.step, micro_batch.index, micro_batch.digest());
+                json!({"step": step, "index": index, "replica": replica, "samples": samples, "digest": digest})
+            })
             .collect();
-        return output::json(&json!({"identity": manifest.identity(), "rows": rows, "micro_batches": listed}));
+        return output::json(&json!({"identity": plan.identity(), "sources": sources, "micro_batches": listed}));
     }
+    let head = ["source", "dataset", "version", "rows", "fed an epoch", "window", "share", "epoch ends"];
+    output::table(&head, &sources.iter().enumerate().map(|(number, source)| source.cells(number)).collect::<Vec<_>>())?;
+    output::line("")?;
     let lines: Vec<Vec<String>> = listed
-        .into_iter()
-        .map(|(step, index, replica, epoch, rows, digest)| {
-            let rows: Vec<String> = rows.iter().map(u64::to_string).collect();
-            vec![step.to_string(), index.to_string(), replica.to_string(), epoch.to_string(), digest.short(), rows.join(" ")]
+        .map(|(replica, micro_batch)| {
+            let first = micro_batch.draws.first().map_or(0, |draw| draw.epoch);
+            vec![
+                micro_batch.position.step.to_string(),
+                micro_batch.index.to_string(),
+                replica.to_string(),
+                first.to_string(),
+                micro_batch.digest().short(),
+                rows(&micro_batch.draws, plan.sources()),
+            ]
         })
         .collect();
-    output::table(&["step", "micro-batch", "replica", "epoch", "digest", "rows"], &lines)
+    output::table(&["step", "micro-batch", "replica", "epoch", "digest", if sources.len() > 1 { "source:row" } else { "rows" }], &lines)
+}
+
+/// The rows in the order in which they are fed, after their source where there are several.
+fn rows(draws: &[Draw], sources: u32) -> String {
+    let row = |draw: &Draw| if sources > 1 { format!("{}:{}", draw.source, draw.row) } else { draw.row.to_string() };
+    draws.iter().map(row).collect::<Vec<_>>().join(" ")
 }
 
 fn bench(run: &Run, steps: u64, threads: usize, json: bool) -> Result<()> {
     let runtime = runtime()?;
-    let (dataset, manifest) = runtime.block_on(open(run))?;
-    let transform = Transform::training(run, &manifest)?;
-    let loader = runtime.block_on(Stream::open(
-        &dataset,
-        &manifest,
-        TRAIN,
-        run.seed,
-        run.batch.micro_batches,
-        run.batch.micro_batch_size,
-        transform,
-    ))?;
-    let options = StreamOptions { threads, ..StreamOptions::default() };
+    let opened = runtime.block_on(open(run))?;
+    let first = opened.first().context("a run reads a dataset")?;
+    let transform = Transform::training(run, &first.manifest)?;
+    let loader = runtime.block_on(Stream::open(&sourced(&opened), TRAIN, &Ordering::of(run), transform, &run.loader))?;
+    let options = StreamOptions { threads, prefetch_bytes: run.loader.prefetch.0 };
     let report = forebay_loader::bench(&loader, runtime.handle().clone(), steps.saturating_mul(run.batch.micro_batches.into()), options)?;
     if json {
         return output::json(&report);
@@ -135,5 +209,11 @@ fn bench(run: &Run, steps: u64, threads: usize, json: bool) -> Result<()> {
         report.samples_per_second,
         report.megabytes / report.seconds.max(1e-9)
     ))?;
+    if let Some(cache) = report.cache {
+        output::line(format!(
+            "cache: {} hits, {} misses, {} evicted, {} bypassed, {} damaged",
+            cache.hits, cache.misses, cache.evicted, cache.bypassed, cache.damaged
+        ))?;
+    }
     output::json(&report.waits)
 }

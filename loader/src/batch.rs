@@ -117,14 +117,14 @@ pub struct MicroBatch {
 }
 
 /// A checked transform of one table: how a batch is made of its rows.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Recipe {
     split: String,
     seed: u64,
     kind: Kind,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 enum Kind {
     Tokens { width: usize },
     Images { size: u32, normalise: Normalise, augment: Option<Augment> },
@@ -132,12 +132,10 @@ enum Kind {
 
 /// Which rows become which samples.
 pub(crate) struct Ingredients<'a> {
-    pub(crate) step: u64,
-    pub(crate) index: u32,
     pub(crate) draws: &'a [Draw],
-    /// Where in `rows` each draw is.
-    pub(crate) places: &'a [usize],
-    pub(crate) rows: &'a RecordBatch,
+    /// For each draw, which of `rows` holds it, and where.
+    pub(crate) places: &'a [(u32, u32)],
+    pub(crate) rows: &'a [RecordBatch],
 }
 
 impl Recipe {
@@ -203,9 +201,11 @@ impl Recipe {
     fn tokens(&self, width: usize, from: &Ingredients<'_>) -> Result<(Batch, Work)> {
         let began = Instant::now();
         let mut ids = Vec::with_capacity(width * from.draws.len());
-        let column = from.rows.column_by_name("tokens").and_then(|column| column.as_fixed_size_list_opt());
-        for (draw, &place) in from.draws.iter().zip(from.places) {
-            let found = column.is_some_and(|column| column.value_length() as usize == width && widen(column, place, &mut ids));
+        let columns: Vec<_> =
+            from.rows.iter().map(|rows| rows.column_by_name("tokens").and_then(|column| column.as_fixed_size_list_opt())).collect();
+        for (draw, (piece, place)) in from.draws.iter().zip(from.places) {
+            let column = columns.get(*piece as usize).copied().flatten();
+            let found = column.is_some_and(|column| column.value_length() as usize == width && widen(column, *place as usize, &mut ids));
             if !found {
                 return Err(self.corrupt(draw.row, format!("tokens: found none, expected {width} ids")));
             }
@@ -227,11 +227,11 @@ impl Recipe {
         let area = 3 * size as usize * size as usize;
         let mut pixels = vec![0.0; area * from.draws.len()];
         let mut labels = Vec::with_capacity(from.draws.len());
-        for (i, (out, (draw, &place))) in pixels.chunks_exact_mut(area).zip(from.draws.iter().zip(from.places)).enumerate() {
+        for (out, (draw, (piece, place))) in pixels.chunks_exact_mut(area).zip(from.draws.iter().zip(from.places)) {
             if stopped() {
                 return Ok(None);
             }
-            let (bytes, label) = image_row(from.rows, place).ok_or_else(|| {
+            let (bytes, label) = image_row(&from.rows[*piece as usize], *place as usize).ok_or_else(|| {
                 self.corrupt(draw.row, "columns `bytes` and `label`: found none, expected an image and its label".to_owned())
             })?;
             let at = Instant::now();
@@ -239,7 +239,7 @@ impl Recipe {
             let decoded = Instant::now();
             let view = match augment {
                 Some(augment) => {
-                    let mut draws = Draws::new(self.seed, from.step, from.index, i as u32);
+                    let mut draws = Draws::new(self.seed, draw.source, draw.epoch, draw.row);
                     View::random(picture.width, picture.height, size, augment, &mut draws)
                 }
                 None => View::centred(picture.width, picture.height, size),

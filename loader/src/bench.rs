@@ -7,6 +7,7 @@ use std::time::Instant;
 use serde::Serialize;
 use tokio::runtime::Handle;
 
+use crate::cache::Counts;
 use crate::error::Result;
 use crate::loader::Loader;
 use crate::prefetch::{StreamOptions, Work};
@@ -27,6 +28,10 @@ pub struct BenchReport {
     pub waits: Waits,
     /// What the stages took, whether or not anybody waited for them.
     pub work: Work,
+    /// What the cache did; none without one.
+    pub cache: Option<Counts>,
+    /// Reads that were asked for twice.
+    pub hedges: u64,
 }
 
 /// Takes `micro_batches` micro-batches from step 0 on. Blocks; not to be called inside of async code.
@@ -50,5 +55,7 @@ pub fn bench(loader: &Loader, runtime: Handle, micro_batches: u64, options: Stre
         megabytes: bytes as f64 / 1e6,
         waits: stream.waits(),
         work: stream.work(),
+        cache: loader.cache(),
+        hedges: loader.hedges(),
     })
 }

@@ -1,21 +1,26 @@
-//! A split of a dataset version, ready to be streamed.
+//! A split of one or several dataset versions, ready to be streamed.
 //!
 //! Promises: what is streamed is what the plan says, whoever asks and however it is divided among replicas.
 //! Deliberately absent: progress. The caller names the step to start at; the loader remembers nothing.
 
+use std::path::Path;
 use std::sync::Arc;
 
-use forebay_schemas::dataset::DatasetManifest;
-use forebay_store::Dataset;
+use forebay_schemas::Digest;
+use forebay_schemas::run::Loading;
 use tokio::runtime::Handle;
 
 use crate::batch::{Recipe, Transform};
+use crate::cache::disk::{Disk, Folder};
+use crate::cache::{Cache, Counts};
 use crate::error::{Error, Result};
 use crate::fetch::Fetch;
+use crate::machine::{Machine, Real, blocking};
 use crate::plan::Plan;
 use crate::prefetch::{Order, Sequential, Stream, StreamOptions};
+use crate::sources::{Ordering, Resolved, Sourced, resolve};
 
-/// One split of one dataset version under one seed. Cheap to clone.
+/// One split of dataset versions under one seed. Cheap to clone.
 #[derive(Clone)]
 pub struct Loader {
     inner: Arc<Inner>,
@@ -25,41 +30,39 @@ struct Inner {
     plan: Plan,
     fetch: Fetch,
     recipe: Recipe,
+    cache: Option<Cache>,
 }
 
 impl Loader {
-    /// Opens `split` (a table of the manifest: `train` or `validation`) for steps of `micro_batches` × `micro_batch_size`
-    /// samples in the order of `seed`.
+    /// Opens `split` (a table of the manifests: `train` or `validation`) of all sources.
     ///
-    /// `Invalid` if there is no such split, it has no rows, or the transform does not fit the dataset.
-    pub async fn open(
-        dataset: &Dataset,
-        manifest: &DatasetManifest,
-        split: &str,
-        seed: u64,
-        micro_batches: u32,
-        micro_batch_size: u32,
-        transform: Transform,
-    ) -> Result<Self> {
-        let table = manifest.tables.get(split).ok_or_else(|| {
-            let names = manifest.tables.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-            Error::Invalid(format!("dataset version {}: found no table `{split}`, expected one of {names}", manifest.version))
-        })?;
-        if table.rows == 0 {
-            return Err(Error::Invalid(format!(
-                "dataset version {}, split `{split}`: found no rows, expected at least 1",
-                manifest.version
-            )));
+    /// `Invalid` if there is no such split, it has no rows, the sources do not fit each other or the transform does not fit
+    /// them, or the folder of the cache cannot be used.
+    pub async fn open(sources: &[Sourced<'_>], split: &str, ordering: &Ordering, transform: Transform, loading: &Loading) -> Result<Self> {
+        let Resolved { plan, tables } = resolve(sources, split, ordering).await?;
+        let mut recipe = None;
+        for (source, table) in sources.iter().zip(&tables) {
+            let other = Recipe::new(split, ordering.seed, source.manifest.modality, &table.schema(), &transform)?;
+            match &recipe {
+                Some(recipe) if *recipe != other => {
+                    let message = format!("split `{split}`: found rows of two shapes in the mixture, expected one");
+                    return Err(Error::Invalid(message));
+                }
+                _ => recipe = Some(other),
+            }
         }
-        let plan = Plan::new(manifest.identity(), seed, table.rows, micro_batches, micro_batch_size)?;
-        let table = dataset.tables(table.format).open(table).await.map_err(|source| Error::Store {
-            split: split.to_owned(),
-            doing: format!("cannot open its table in dataset version {}", manifest.version),
-            source,
-        })?;
-        let recipe = Recipe::new(split, seed, manifest.modality, &table.schema(), &transform)?;
-        let fetch = Fetch { table, split: split.to_owned(), columns: recipe.columns() };
-        Ok(Self { inner: Arc::new(Inner { plan, fetch, recipe }) })
+        let recipe = recipe.ok_or_else(|| Error::Invalid("found no dataset to read, expected at least 1".to_owned()))?;
+        let machine: Arc<dyn Machine> = Arc::new(Real::new());
+        let cache = match &loading.cache.folder {
+            None => None,
+            Some(folder) => {
+                let disk = open_folder(machine.as_ref(), folder).await?;
+                let names = names(sources, &plan, split, recipe.columns());
+                Some(Cache::open(plan.clone(), &names, disk, Arc::clone(&machine), loading.cache.size.0).await)
+            }
+        };
+        let fetch = Fetch::new(tables, plan.clone(), split, recipe.columns(), cache.clone(), machine, loading);
+        Ok(Self { inner: Arc::new(Inner { plan, fetch, recipe, cache }) })
     }
 
     /// The order of the samples.
@@ -67,32 +70,73 @@ impl Loader {
         &self.inner.plan
     }
 
-    /// Rows of the split.
+    /// Rows that are fed in an epoch, over all sources.
     pub fn rows(&self) -> u64 {
-        self.inner.plan.rows()
+        (0..self.inner.plan.sources()).map(|source| self.inner.plan.rows(source)).sum()
+    }
+
+    /// What the cache did; none without one.
+    pub fn cache(&self) -> Option<Counts> {
+        self.inner.cache.as_ref().map(Cache::counts)
+    }
+
+    /// Reads that were asked for twice, because the first answer was slow.
+    pub fn hedges(&self) -> u64 {
+        self.inner.fetch.hedges()
     }
 
     /// The micro-batches with these indices of the steps from `first_step` to before `end_step`, in the order of
     /// (step, index). An index twice, or one that is no less than K, is the stream's first and only item, an error.
     pub fn stream(&self, runtime: Handle, micro_batches: Vec<u32>, first_step: u64, end_step: u64, options: StreamOptions) -> Stream {
         let recipe = self.inner.recipe.clone();
-        match Order::planned(self.inner.plan, micro_batches, first_step, end_step) {
+        match Order::planned(self.inner.plan.clone(), micro_batches, first_step, end_step) {
             Ok(order) => Stream::start(&runtime, self.inner.fetch.clone(), recipe, order, options),
             Err(error) => Stream::refused(recipe, error),
         }
     }
 
-    /// The rows as stored, at most `max_samples` of them, in batches of `batch_size` without augmentation; the last batch
-    /// may be smaller.
+    /// The rows of the first source as stored, at most `max_samples` of them, in batches of `batch_size` without
+    /// augmentation; the last batch may be smaller.
     pub fn sequential(&self, runtime: Handle, batch_size: usize, max_samples: Option<u64>, options: StreamOptions) -> Sequential {
-        let rows = self.rows().min(max_samples.unwrap_or(u64::MAX));
+        let rows = self.inner.fetch.stored_rows().min(max_samples.unwrap_or(u64::MAX));
         let order = Order::Stored { rows, batch_size: batch_size.max(1) as u64 };
-        Sequential::new(Stream::start(&runtime, self.inner.fetch.clone(), self.inner.recipe.plain(), order, options), rows)
+        Sequential::new(Stream::start(&runtime, self.inner.fetch.uncached(), self.inner.recipe.plain(), order, options), rows)
     }
+}
+
+async fn open_folder(machine: &dyn Machine, folder: &str) -> Result<Arc<dyn Disk>> {
+    let path = match (folder.strip_prefix("~/"), std::env::var_os("HOME")) {
+        (Some(rest), Some(home)) => Path::new(&home).join(rest),
+        _ => Path::new(folder).to_owned(),
+    };
+    let opened = blocking(machine, move || Folder::open(&path)).await;
+    match opened {
+        Some(Ok(disk)) => Ok(Arc::new(disk)),
+        Some(Err(error)) => {
+            Err(Error::Invalid(format!("setting `loader.cache.folder`: found `{folder}`, expected a folder that can be written: {error}")))
+        }
+        None => Err(Error::Internal("the runtime is shutting down".to_owned())),
+    }
+}
+
+/// What is in the blocks of each source.
+fn names(sources: &[Sourced<'_>], plan: &Plan, split: &str, columns: &[&str]) -> Vec<Digest> {
+    let name = |(number, source): (u32, &Sourced<'_>)| {
+        let block = plan.places(crate::plan::Block { source: number, number: 0 });
+        let selection = plan.selection(number).map_or_else(Vec::new, |digest| digest.as_bytes().to_vec());
+        Digest::of_parts([
+            source.manifest.identity().as_bytes(),
+            split.as_bytes(),
+            columns.join(",").as_bytes(),
+            &selection[..],
+            &(block.end - block.start).to_le_bytes(),
+        ])
+    };
+    (0..).zip(sources).map(name).collect()
 }
 
 impl std::fmt::Debug for Loader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Loader").field("split", &self.inner.fetch.split).field("plan", &self.inner.plan).finish_non_exhaustive()
+        f.debug_struct("Loader").field("split", &self.inner.fetch.split()).field("plan", &self.inner.plan).finish_non_exhaustive()
     }
 }

@@ -55,6 +55,9 @@ pub struct DatasetVersionRef {
     pub version: u64,
     /// The version's identity, which must match when it is opened again.
     pub identity: Digest,
+    /// The versions that are mixed in, in the order of the run's settings.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mixed: Vec<DatasetVersionRef>,
 }
 
 #[cfg(test)]

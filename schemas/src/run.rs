@@ -9,6 +9,10 @@ use crate::id::Digest;
 use crate::settings::{Invalid, check};
 use crate::units::Millis;
 
+mod reading;
+
+pub use reading::{Cache, Loading, Mixed, Shuffle, Weight};
+
 /// A training run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -20,11 +24,23 @@ pub struct Run {
     /// `latest`, a version number or a tag; resolved once, when the run starts.
     #[serde(default = "default_version", deserialize_with = "text_or_number")]
     pub version: String,
+    /// SQL over the columns of the training rows: only rows for which it is true are fed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter: Option<String>,
+    /// Weight of `dataset` among `mixture`; without a mixture it says nothing.
+    #[serde(default)]
+    pub weight: Weight,
     /// URL or path under which runs keep their checkpoints and state.
     pub checkpoints: String,
     /// Seed of the order, of initial weights and of every other draw.
     #[serde(default)]
     pub seed: u64,
+    /// Datasets that are mixed in; of one modality, tokenizer and classes with `dataset`, whose validation rows are scored.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mixture: Vec<Mixed>,
+    /// How training rows are shuffled.
+    #[serde(default)]
+    pub shuffle: Shuffle,
     /// The model.
     pub model: Model,
     /// Steps and batches.
@@ -35,6 +51,9 @@ pub struct Run {
     /// Images only: random augmentation of training samples.
     #[serde(default)]
     pub augment: Augment,
+    /// How replicas fetch samples.
+    #[serde(default)]
+    pub loader: Loading,
     /// When checkpoints are written and how many are kept.
     #[serde(default)]
     pub checkpoint: Checkpointing,
@@ -224,6 +243,14 @@ impl Run {
         )?;
         check("dataset", &self.dataset, !self.dataset.trim().is_empty(), "a URL or a path")?;
         check("checkpoints", &self.checkpoints, !self.checkpoints.trim().is_empty(), "a URL or a path")?;
+        self.weight.validate("weight")?;
+        check("mixture", self.mixture.len(), self.mixture.len() <= 1024, "at most 1024 datasets")?;
+        for (i, mixed) in self.mixture.iter().enumerate() {
+            check(&format!("mixture.{i}.dataset"), &mixed.dataset, !mixed.dataset.trim().is_empty(), "a URL or a path")?;
+            mixed.weight.validate(&format!("mixture.{i}.weight"))?;
+        }
+        self.shuffle.validate()?;
+        self.loader.validate()?;
         self.model.validate()?;
         check("batch.steps", self.batch.steps, self.batch.steps > 0, "at least 1")?;
         check("batch.micro_batches", self.batch.micro_batches, (1..=65_536).contains(&self.batch.micro_batches), "1 to 65536")?;
@@ -256,6 +283,10 @@ impl Run {
         deciding.checkpoints = String::new();
         deciding.dataset = String::new();
         deciding.version = String::new();
+        for mixed in &mut deciding.mixture {
+            (mixed.dataset, mixed.version) = (String::new(), String::new());
+        }
+        deciding.loader = Loading::default();
         deciding.checkpoint = Checkpointing::default();
         deciding.elastic = Elastic::default();
         Digest::of(serde_json::to_string(&deciding).unwrap_or_default().as_bytes())
@@ -330,7 +361,10 @@ mod tests {
     #[test]
     fn what_decides_nothing_is_not_in_the_digest() {
         let run = read(&[]).expect("run");
-        assert_eq!(run.digest(), read(&["elastic.lease=5s", "checkpoint.keep=9", "checkpoints=e"]).expect("run").digest());
+        assert_eq!(
+            run.digest(),
+            read(&["elastic.lease=5s", "checkpoint.keep=9", "checkpoints=e", "loader.reads=3"]).expect("run").digest()
+        );
         assert_ne!(run.digest(), read(&["seed=1"]).expect("run").digest());
         assert_ne!(run.digest(), read(&["batch.steps=11"]).expect("run").digest());
     }
@@ -340,6 +374,26 @@ mod tests {
         assert_eq!(read(&["version=7"]).expect("run").version, "7");
         assert_eq!(read(&["version=clean-1"]).expect("run").version, "clean-1");
         assert!(read(&["version=true"]).expect_err("version").contains("a version number or a tag"));
+    }
+
+    #[test]
+    fn a_weight_is_a_number_or_a_list_of_points() {
+        let run =
+            read(&["weight=2", "mixture=[{dataset='e', filter='label < 3', weight=[[0, 1], [500, 0.25]]}, {dataset='f'}]"]).expect("run");
+        assert_eq!(run.weight, Weight(vec![(0, 2.0)]));
+        assert_eq!(run.mixture[0].weight, Weight(vec![(0, 1.0), (500, 0.25)]));
+        assert_eq!((&run.mixture[1].weight, run.mixture[1].version.as_str()), (&Weight::default(), "latest"));
+        let printed: Run = toml::from_str(&toml::to_string(&run).expect("toml")).expect("run");
+        assert_eq!(printed, run);
+        for (weight, expected) in [
+            ("-1", "setting `weight`: found -1"),
+            ("[[5, 1], [5, 2]]", "found [(5, 1.0), (5, 2.0)]"),
+            ("[]", "an empty list"),
+            ("x", "a weight"),
+        ] {
+            let error = read(&[&format!("weight={weight}")]).expect_err("weight");
+            assert!(error.contains(expected), "{error}");
+        }
     }
 
     #[test]

@@ -4,7 +4,6 @@
 
 use forebay_loader::StreamOptions;
 use forebay_schemas::checkpoint::CheckpointManifest;
-use forebay_schemas::record::VALIDATION;
 use forebay_schemas::run::Run;
 use forebay_store::Checkpoints;
 use tokio::runtime::Handle;
@@ -46,7 +45,7 @@ pub fn evaluate(
     progress: &dyn Fn(u64, u64),
 ) -> Result<Evaluation> {
     let (source, run, model) = open(runtime, checkpoints, manifest)?;
-    let loader = runtime.block_on(source.loader(&run, VALIDATION))?;
+    let loader = runtime.block_on(source.validation(&run))?;
     let batch_size = (run.batch.micro_batch_size as usize).clamp(16, 256);
     let batches = loader.sequential(runtime.clone(), batch_size, max_samples, StreamOptions::default());
     let total = batches.samples();

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use forebay_c10d::ProcessGroup;
 use forebay_loader::{Loader, Stream, StreamOptions};
-use forebay_schemas::record::TRAIN;
 use forebay_schemas::wire::{Assignment, Identity, MicroBatchReport, Restore, RunInfo, Timings, Verdict};
 use forebay_store::Checkpoints;
 use tokio::runtime::Runtime;
@@ -114,7 +113,7 @@ impl Replica {
 
         let (source, loader, checkpoints) = runtime.block_on(async {
             let source = Source::open(&info.dataset).await?;
-            let loader = source.loader(&info.run, TRAIN).await?;
+            let loader = source.training(&info.run).await?;
             let checkpoints = Checkpoints::open(&info.run.checkpoints, &info.run.name).await?;
             Ok::<_, Error>((source, loader, checkpoints))
         })?;
@@ -217,12 +216,14 @@ impl Replica {
 
     /// Starts to read the samples of a generation, while its members are still connecting.
     fn stream(&self, assignment: &Assignment) -> Stream {
-        let threads = match self.source.task {
-            Task::Text { .. } => 1,
+        let loading = &self.info.run.loader;
+        let threads = match (loading.threads, &self.source.task) {
+            (0, Task::Text { .. }) => 1,
             // Decoding takes about as long as computing in a small model.
-            Task::Images { .. } => tch::get_num_threads().max(1) as usize,
+            (0, Task::Images { .. }) => tch::get_num_threads().max(1) as usize,
+            (threads, _) => threads as usize,
         };
-        let options = StreamOptions { threads, ..StreamOptions::default() };
+        let options = StreamOptions { threads, prefetch_bytes: loading.prefetch.0 };
         let indices = assignment.micro_batches.clone();
         self.loader.stream(self.runtime.handle().clone(), indices, assignment.step, self.info.run.batch.steps, options)
     }

@@ -1,42 +1,55 @@
-//! The dataset version that a run reads, opened and checked, and what the run makes of its rows.
+//! The dataset versions that a run reads, opened and checked, and what the run makes of their rows.
 //!
 //! Promises: a version whose identity is not the one that the run or the checkpoint names is `Corrupt`, before any row is read.
 
-use forebay_loader::{Batch, Loader, Transform};
+use forebay_loader::{Batch, Loader, Ordering, Sourced, Transform};
 use forebay_schemas::checkpoint::DatasetVersionRef;
 use forebay_schemas::dataset::DatasetManifest;
-use forebay_schemas::run::Run;
+use forebay_schemas::record::{TRAIN, VALIDATION};
+use forebay_schemas::run::{Loading, Run, Weight};
 use forebay_store::{Dataset, VersionSpec};
 
 use crate::error::{Error, Kind, Result};
 use crate::model::{Input, Task};
 
-/// An open dataset version.
+/// An open dataset version, and those that are mixed in.
 pub(crate) struct Source {
     pub(crate) dataset: Dataset,
     pub(crate) manifest: DatasetManifest,
     pub(crate) task: Task,
+    mixed: Vec<(Dataset, DatasetManifest)>,
 }
 
 impl Source {
     pub(crate) async fn open(named: &DatasetVersionRef) -> Result<Self> {
-        let dataset = Dataset::open(&named.url).await?;
-        let manifest = dataset.resolve(&VersionSpec::Number(named.version)).await?;
-        let found = manifest.identity();
-        if found != named.identity {
-            let message =
-                format!("dataset `{}`, version {}: found identity {found}, expected {}", named.url, named.version, named.identity);
-            return Err(Error::new(Kind::Corrupt, message));
-        }
+        let (dataset, manifest) = open(named).await?;
         let task = Task::of(&manifest)?;
-        Ok(Self { dataset, manifest, task })
+        let mut mixed = Vec::with_capacity(named.mixed.len());
+        for named in &named.mixed {
+            mixed.push(open(named).await?);
+        }
+        Ok(Self { dataset, manifest, task, mixed })
     }
 
-    /// A loader of `split` in the order and the batches of the run.
-    pub(crate) async fn loader(&self, run: &Run, split: &str) -> Result<Loader> {
+    /// A loader of the training rows of all versions, in the order and the batches of the run.
+    pub(crate) async fn training(&self, run: &Run) -> Result<Loader> {
+        if self.mixed.len() != run.mixture.len() {
+            let message = format!("the run mixes in {} datasets, expected the {} with which it began", run.mixture.len(), self.mixed.len());
+            return Err(Error::new(Kind::Invalid, message));
+        }
+        let mut sources = vec![sourced(&self.dataset, &self.manifest, run.filter.as_deref(), &run.weight)];
+        for ((dataset, manifest), settings) in self.mixed.iter().zip(&run.mixture) {
+            sources.push(sourced(dataset, manifest, settings.filter.as_deref(), &settings.weight));
+        }
         let transform = Transform::training(run, &self.manifest)?;
-        let (micro_batches, size) = (run.batch.micro_batches, run.batch.micro_batch_size);
-        Ok(Loader::open(&self.dataset, &self.manifest, split, run.seed, micro_batches, size, transform).await?)
+        Ok(Loader::open(&sources, TRAIN, &Ordering::of(run), transform, &run.loader).await?)
+    }
+
+    /// A loader of the validation rows of the first version.
+    pub(crate) async fn validation(&self, run: &Run) -> Result<Loader> {
+        let transform = Transform::training(run, &self.manifest)?;
+        let sources = [sourced(&self.dataset, &self.manifest, None, &Weight::default())];
+        Ok(Loader::open(&sources, VALIDATION, &Ordering::of(run), transform, &Loading::default()).await?)
     }
 
     /// A batch of the loader as the model's input.
@@ -50,6 +63,21 @@ impl Source {
             )),
         }
     }
+}
+
+async fn open(named: &DatasetVersionRef) -> Result<(Dataset, DatasetManifest)> {
+    let dataset = Dataset::open(&named.url).await?;
+    let manifest = dataset.resolve(&VersionSpec::Number(named.version)).await?;
+    let found = manifest.identity();
+    if found != named.identity {
+        let message = format!("dataset `{}`, version {}: found identity {found}, expected {}", named.url, named.version, named.identity);
+        return Err(Error::new(Kind::Corrupt, message));
+    }
+    Ok((dataset, manifest))
+}
+
+fn sourced<'a>(dataset: &'a Dataset, manifest: &'a DatasetManifest, filter: Option<&'a str>, weight: &Weight) -> Sourced<'a> {
+    Sourced { dataset, manifest, filter, weight: weight.0.clone() }
 }
 
 impl From<forebay_loader::Error> for Error {

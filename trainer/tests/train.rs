@@ -241,7 +241,7 @@ async fn commit_dataset(folder: &Path) -> DatasetVersionRef {
         quality: None,
     };
     dataset.commit(&manifest).await.expect("commit");
-    DatasetVersionRef { url: dataset.location().url().to_string(), version: 1, identity: manifest.identity() }
+    DatasetVersionRef { url: dataset.location().url().to_string(), version: 1, identity: manifest.identity(), mixed: Vec::new() }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! Crop, horizontal flip, rotation and resize are one affine map from the sample's pixels to the picture's, so a picture
 //! is resampled once, however many of them there are; [`render`] does it and normalises on the way.
-//! Promises: a pure function of the picture's size, the settings and (seed, step, micro-batch, sample).
+//! Promises: a pure function of the picture's size, the settings and (seed, source, epoch, row).
 //! Deliberately absent: changes of colour, and anything that needs a second sample.
 
 mod philox;

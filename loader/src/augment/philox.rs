@@ -1,8 +1,8 @@
 //! Philox4x32-10: random numbers that are a function of where they are used (Salmon, Moraes, Dror and Shaw, "Parallel
 //! random numbers: as easy as 1, 2, 3", SC 2011).
 //!
-//! Promises: the draws of a sample depend on (seed, step, micro-batch, sample) alone, so whoever computes it, on
-//! whichever thread and in whichever order, draws the same. Checked against the published test vectors.
+//! Promises: the draws of a sample depend on (seed, source, epoch, row) alone, so whoever computes it, on whichever
+//! thread and in whichever batch, draws the same. Checked against the published test vectors.
 //! Deliberately absent: any state that outlives a sample.
 
 use crate::plan::permutation::derive;
@@ -21,8 +21,10 @@ pub(crate) struct Draws {
 }
 
 impl Draws {
-    pub(crate) fn new(seed: u64, step: u64, micro_batch: u32, sample: u32) -> Self {
-        Self { seed, counter: [step as u32, (step >> 32) as u32, micro_batch, sample], block: 0, words: [0; 4], used: 4 }
+    pub(crate) fn new(seed: u64, source: u32, epoch: u64, row: u64) -> Self {
+        // The counter has room for half of the epoch; the rest is in the key.
+        let seed = derive(seed, epoch >> 32);
+        Self { seed, counter: [row as u32, (row >> 32) as u32, epoch as u32, source], block: 0, words: [0; 4], used: 4 }
     }
 
     /// Uniform in 0…1, 1 excluded, in steps of 2⁻³².
@@ -76,7 +78,13 @@ mod tests {
         let first = |mut draws: Draws| (0..9).map(|_| draws.unit()).collect::<Vec<_>>();
         let base = first(Draws::new(1, 2, 3, 4));
         assert_eq!(base, first(Draws::new(1, 2, 3, 4)));
-        for other in [Draws::new(0, 2, 3, 4), Draws::new(1, 1 << 40, 3, 4), Draws::new(1, 2, 4, 4), Draws::new(1, 2, 3, 5)] {
+        for other in [
+            Draws::new(0, 2, 3, 4),
+            Draws::new(1, 3, 3, 4),
+            Draws::new(1, 2, 3 << 40, 4),
+            Draws::new(1, 2, 4, 4),
+            Draws::new(1, 2, 3, 4 << 40),
+        ] {
             let other = first(other);
             assert!(base.iter().zip(&other).all(|(a, b)| a != b), "{base:?} {other:?}");
         }

@@ -1,56 +1,85 @@
-//! The order of samples: (dataset version, seed, step, micro-batch) -> rows.
+//! The order of samples: (sources, weights, seed, step, micro-batch) -> rows.
 //!
-//! Promises: a pure function in O(1) time and memory, whatever the number of rows and the step; every row exactly once an
-//! epoch for any K, B, seed and number of rows; steps run on over the end of an epoch, so nothing has to divide anything.
+//! A sample's ordinal, (step × K + micro-batch) × B + i, gives its source and its number within the source ([`mixture`]);
+//! the number gives epoch and place ([`order`]); the place among the rows that a filter left gives the row ([`selection`]).
+//! Promises: a pure function, the same time and memory whatever the number of rows and the step; every row exactly once
+//! an epoch of its source for any K, B, seed, weights and number of rows; steps run on over the end of an epoch, so
+//! nothing has to divide anything; after 2⁶⁴ samples the order begins anew.
 //! The order is durable: it is part of what a committed step means, and a test pins it.
-//!
-//! How good the shuffle is: each epoch the rows are cut, from a random place on, into blocks of [`BLOCK_ROWS`]
-//! neighbours, the blocks are shuffled, and all rows of [`WINDOW_BLOCKS`] blocks at a time are shuffled among each other.
-//! Up to half as many rows again as in a window (24,576) it is one uniform shuffle of everything. Above, rows meet freely
-//! within a window and only as blocks beyond it: a dataset stored in runs of similar rows that are longer than a block
-//! keeps some of that likeness in a window, with a spread as if `WINDOW_BLOCKS` blocks had been drawn.
-//! A reader that takes a window as a whole reads blocks of neighbours, never single rows.
+//! Deliberately absent: a list of indices, a count of what was fed, and who computes which micro-batch.
 
+pub(crate) mod mixture;
+pub(crate) mod order;
 pub(crate) mod permutation;
+pub(crate) mod selection;
+
+use std::ops::Range;
+use std::sync::Arc;
 
 use forebay_schemas::{Digest, Position};
 
+pub use mixture::Schedule;
+pub use order::Shuffle;
+pub use selection::{Selection, SelectionBuilder};
+
 use crate::error::{Error, Result};
-use permutation::{Domain, below, derive};
-
-/// Rows of a block: neighbours in the table that are read together.
-pub const BLOCK_ROWS: u64 = 128;
-
-/// Blocks of a window, within which all rows are shuffled.
-pub const WINDOW_BLOCKS: u64 = 128;
-
-const WINDOW_ROWS: u64 = BLOCK_ROWS * WINDOW_BLOCKS;
+use mixture::Mixture;
+use order::{Order, Window};
 
 /// Names the order; a new order needs a new name, and a dataset identity that carries it.
-const ORDER: &[u8] = b"forebay order 1";
+const ORDER: &[u8] = b"forebay order 2";
 
-/// The order of samples of one dataset version under one seed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Plan {
-    identity: Digest,
-    seed: u64,
-    rows: u64,
-    micro_batches: u32,
-    micro_batch_size: u32,
-    key: u64,
-    windows: u64,
-    full_blocks: Domain,
-    full_window: Domain,
-    last_window: Domain,
+/// Where samples come from.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// [`forebay_schemas::dataset::DatasetManifest::identity`] of the version.
+    pub identity: Digest,
+    /// Rows of its table.
+    pub rows: u64,
+    /// The rows that a filter left; none takes all.
+    pub selection: Option<Arc<Selection>>,
+    /// How its rows are shuffled.
+    pub shuffle: Shuffle,
+    /// Its weight, step by step.
+    pub weight: Schedule,
 }
 
-/// One sample to feed: a row, and the epoch it is fed in.
+/// The order of samples of one or several sources under one seed. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    identity: Digest,
+    seed: u64,
+    micro_batches: u32,
+    micro_batch_size: u32,
+    sources: Vec<(Order, Option<Arc<Selection>>)>,
+    mixture: Mixture,
+}
+
+/// One sample to feed: a row of a source, and the epoch it is fed in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 pub struct Draw {
-    /// Row of the table.
-    pub row: u64,
-    /// How many times the whole table was fed before.
+    /// Which source, in the order of the plan's.
+    pub source: u32,
+    /// How many times all rows of the source were fed before.
     pub epoch: u64,
+    /// Row of the source's table.
+    pub row: u64,
+    /// Number of the row among those that the filter left; the row itself where there is no filter.
+    pub place: u64,
+}
+
+/// Neighbours that are read together: consecutive places of a source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Block {
+    /// Which source.
+    pub source: u32,
+    /// Its number in the source.
+    pub number: u64,
 }
 
 /// The samples of one micro-batch.
@@ -65,11 +94,14 @@ pub struct MicroBatchPlan {
 }
 
 impl MicroBatchPlan {
-    /// Digest of what is fed: the dataset's identity, then (epoch, row) of every sample in order.
+    /// Digest of what is fed: the plan's identity, then (source, epoch, row) of every sample in order. With the seed these
+    /// are the key of its augmentation too, so the digest says all that decides the batch.
     pub fn digest(&self) -> Digest {
-        let mut bytes = Vec::with_capacity(32 + 16 * self.draws.len());
+        let mut bytes = Vec::with_capacity(40 + 20 * self.draws.len());
         bytes.extend_from_slice(self.position.dataset.as_bytes());
+        bytes.extend_from_slice(&self.position.seed.to_le_bytes());
         for draw in &self.draws {
+            bytes.extend_from_slice(&draw.source.to_le_bytes());
             bytes.extend_from_slice(&draw.epoch.to_le_bytes());
             bytes.extend_from_slice(&draw.row.to_le_bytes());
         }
@@ -78,66 +110,40 @@ impl MicroBatchPlan {
 }
 
 impl Plan {
-    /// The order of a table of `rows` rows; `identity` is [`forebay_schemas::dataset::DatasetManifest::identity`].
-    pub fn new(identity: Digest, seed: u64, rows: u64, micro_batches: u32, micro_batch_size: u32) -> Result<Self> {
-        for (name, found) in [
-            ("rows", rows),
-            ("micro-batches in a step", u64::from(micro_batches)),
-            ("samples in a micro-batch", u64::from(micro_batch_size)),
-        ] {
+    /// The order of `sources` in steps of `micro_batches` × `micro_batch_size` samples.
+    ///
+    /// `Invalid` if there is nothing to feed, or the weights are no weights.
+    pub fn new(sources: &[Source], seed: u64, micro_batches: u32, micro_batch_size: u32) -> Result<Self> {
+        for (name, found) in [("micro-batches in a step", micro_batches), ("samples in a micro-batch", micro_batch_size)] {
             if found == 0 {
                 return Err(Error::Invalid(format!("order of samples: found 0 {name}, expected at least 1")));
             }
         }
-        let key = Digest::of_parts([ORDER, identity.as_bytes(), &seed.to_le_bytes(), &rows.to_le_bytes()]).as_u64();
-        // The last window takes what is left, half a window to one and a half: a short one would be hardly shuffled.
-        let windows = (rows.saturating_add(WINDOW_ROWS / 2) / WINDOW_ROWS).max(1);
-        Ok(Self {
-            identity,
-            seed,
-            rows,
-            micro_batches,
-            micro_batch_size,
-            key,
-            windows,
-            full_blocks: Domain::new(rows / BLOCK_ROWS),
-            full_window: Domain::new(WINDOW_ROWS),
-            last_window: Domain::new(rows - (windows - 1) * WINDOW_ROWS),
-        })
+        let schedules: Vec<Schedule> = sources.iter().map(|source| source.weight.clone()).collect();
+        let mixture = Mixture::new(&schedules, u64::from(micro_batches) * u64::from(micro_batch_size))?;
+        let orders: Result<Vec<_>> = sources.iter().map(|source| Ok((source.order(seed)?, source.selection.clone()))).collect();
+        let identity = identity(sources);
+        Ok(Self { inner: Arc::new(Inner { identity, seed, micro_batches, micro_batch_size, sources: orders?, mixture }) })
     }
 
     /// The samples of micro-batch `micro_batch` of step `step`. An index of K or more runs on into the next steps.
     pub fn micro_batch(&self, step: u64, micro_batch: u32) -> MicroBatchPlan {
         let first = self.ordinal(step, micro_batch);
-        let (mut epoch, mut index) = self.split(first);
-        let mut order = self.epoch(epoch);
-        let mut draws = Vec::with_capacity(self.micro_batch_size as usize);
-        for _ in 0..self.micro_batch_size {
-            draws.push(Draw { row: order.row(index), epoch });
-            index += 1;
-            if index == self.rows {
-                (epoch, index) = (epoch.saturating_add(1), 0);
-                order = self.epoch(epoch);
-            }
-        }
+        let mut windows = vec![None; self.inner.sources.len()];
+        let draws = (0..u64::from(self.inner.micro_batch_size)).map(|i| self.inner.draw(first.wrapping_add(i), &mut windows)).collect();
         MicroBatchPlan { position: self.position(step), index: micro_batch, draws }
     }
 
-    /// The sample of number `ordinal` in the endless row of samples, (step × K + micro-batch) × B + i.
+    /// The sample of number `ordinal`, (step × K + micro-batch) × B + i.
     pub fn draw(&self, ordinal: u64) -> Draw {
-        let (epoch, index) = (ordinal / self.rows, ordinal % self.rows);
-        Draw { row: self.epoch(epoch).row(index), epoch }
+        let (source, number) = self.inner.mixture.deal(ordinal);
+        self.inner.place(source, &self.inner.sources[source as usize].0.window(number), number)
     }
 
     /// The position before `step` is committed.
     pub fn position(&self, step: u64) -> Position {
-        Position {
-            dataset: self.identity,
-            seed: self.seed,
-            step,
-            micro_batches: self.micro_batches,
-            micro_batch_size: self.micro_batch_size,
-        }
+        let Inner { identity, seed, micro_batches, micro_batch_size, .. } = *self.inner;
+        Position { dataset: identity, seed, step, micro_batches, micro_batch_size }
     }
 
     /// [`MicroBatchPlan::digest`] of a micro-batch.
@@ -145,74 +151,160 @@ impl Plan {
         self.micro_batch(step, micro_batch).digest()
     }
 
-    /// Rows of the table.
-    pub fn rows(&self) -> u64 {
-        self.rows
+    /// What is read: the identity of the only version if there is no filter, otherwise a digest of all versions, what
+    /// their filters left, and the weights.
+    pub fn identity(&self) -> Digest {
+        self.inner.identity
+    }
+
+    /// Number of sources.
+    pub fn sources(&self) -> u32 {
+        self.inner.sources.len() as u32
+    }
+
+    /// Rows of a source that are fed in an epoch.
+    pub fn rows(&self, source: u32) -> u64 {
+        self.inner.sources[source as usize].0.rows()
+    }
+
+    /// Samples that a source gives before `step`.
+    pub fn given(&self, source: u32, step: u64) -> u64 {
+        self.inner.mixture.given(source, self.ordinal(step, 0))
+    }
+
+    /// The step in which a source's epoch number `epoch` ends, that is, its last sample is fed; none if it never does.
+    pub fn end_of_epoch(&self, source: u32, epoch: u64) -> Option<u64> {
+        let samples = epoch.checked_add(1)?.checked_mul(self.rows(source))?;
+        let ordinal = self.inner.mixture.when(source, samples - 1)?;
+        Some(ordinal / (u64::from(self.inner.micro_batches) * u64::from(self.inner.micro_batch_size)))
     }
 
     /// K: micro-batches in a step.
     pub fn micro_batches(&self) -> u32 {
-        self.micro_batches
+        self.inner.micro_batches
     }
 
     /// B: samples in a micro-batch.
     pub fn micro_batch_size(&self) -> u32 {
-        self.micro_batch_size
+        self.inner.micro_batch_size
     }
 
     /// Seed of the order and of every other draw.
     pub fn seed(&self) -> u64 {
-        self.seed
+        self.inner.seed
     }
 
-    /// How many samples from the first of the micro-batch on lie in the same window of the same epoch: what is worth
-    /// fetching together.
+    /// The block that holds a sample.
+    pub fn block_of(&self, draw: &Draw) -> Block {
+        Block { source: draw.source, number: self.inner.sources[draw.source as usize].0.block_of(draw.place) }
+    }
+
+    /// Blocks of a source, the last of which may be shorter.
+    pub fn blocks(&self, source: u32) -> u64 {
+        self.inner.sources[source as usize].0.blocks()
+    }
+
+    /// The places of a block; the rows of its table are those of [`Self::row`].
+    pub fn places(&self, block: Block) -> Range<u64> {
+        self.inner.sources[block.source as usize].0.block(block.number)
+    }
+
+    /// The row of the table at a place.
+    pub fn row(&self, source: u32, place: u64) -> u64 {
+        self.inner.sources[source as usize].1.as_ref().map_or(place, |selection| selection.row(place))
+    }
+
+    /// How a source's rows are shuffled.
+    pub fn shuffle(&self, source: u32) -> Shuffle {
+        self.inner.sources[source as usize].0.shuffle()
+    }
+
+    /// Digest of the rows that a source's filter left; none where all are fed.
+    pub fn selection(&self, source: u32) -> Option<Digest> {
+        self.inner.sources[source as usize].1.as_ref().map(|selection| selection.digest())
+    }
+
+    /// The ordinal of the first sample from `step` on that is of a block; none if there is none.
+    pub fn next_use(&self, block: Block, step: u64) -> Option<u64> {
+        let now = self.ordinal(step, 0);
+        let (order, _) = &self.inner.sources[block.source as usize];
+        let number = order.next_use(block.number, self.inner.mixture.given(block.source, now));
+        self.inner.mixture.when(block.source, number)
+    }
+
+    /// Number of the first sample of a step.
+    pub(crate) fn ordinal_of(&self, step: u64) -> u64 {
+        self.ordinal(step, 0)
+    }
+
+    /// How many samples from the first of the micro-batch on lie in one window of the source that gives most of them: what
+    /// is worth fetching together.
     pub(crate) fn left_in_window(&self, step: u64, micro_batch: u32) -> u64 {
-        let (_, index) = self.split(self.ordinal(step, micro_batch));
-        let window = (index / WINDOW_ROWS).min(self.windows - 1);
-        let end = if window == self.windows - 1 { self.rows } else { (window + 1) * WINDOW_ROWS };
-        end - index
+        /// Samples over which shares are compared.
+        const AHEAD: u64 = 1 << 16;
+        let (now, mixture) = (self.ordinal(step, micro_batch), &self.inner.mixture);
+        let given = |source: &u32| mixture.given(*source, now.saturating_add(AHEAD)) - mixture.given(*source, now);
+        let source = (0..self.sources()).max_by_key(given).unwrap_or(0);
+        let (order, number) = (&self.inner.sources[source as usize].0, mixture.given(source, now));
+        let left = order.window(number).left(number);
+        mixture.when(source, number.saturating_add(left)).map_or(left, |end| end.saturating_sub(now)).max(1)
     }
 
-    fn ordinal(&self, step: u64, micro_batch: u32) -> u128 {
-        // Less than 2⁶⁴ · 2³² + 2³² micro-batches of less than 2³² samples each: 128 bits hold it.
-        (u128::from(step) * u128::from(self.micro_batches) + u128::from(micro_batch)) * u128::from(self.micro_batch_size)
-    }
-
-    /// Epoch and index in the epoch; after 2⁶⁴ epochs the last one is repeated.
-    fn split(&self, ordinal: u128) -> (u64, u64) {
-        let rows = u128::from(self.rows);
-        (u64::try_from(ordinal / rows).unwrap_or(u64::MAX), (ordinal % rows) as u64)
-    }
-
-    fn epoch(&self, epoch: u64) -> EpochOrder<'_> {
-        let key = derive(self.key, epoch);
-        EpochOrder { plan: self, blocks: derive(key, 0), windows: derive(key, 1), shift: below(derive(key, 2), self.rows) }
+    fn ordinal(&self, step: u64, micro_batch: u32) -> u64 {
+        let Inner { micro_batches, micro_batch_size, .. } = *self.inner;
+        step.wrapping_mul(micro_batches.into()).wrapping_add(micro_batch.into()).wrapping_mul(micro_batch_size.into())
     }
 }
 
-/// The order of one epoch: its keys, and where on the ring of rows its blocks start.
-struct EpochOrder<'a> {
-    plan: &'a Plan,
-    blocks: u64,
-    windows: u64,
-    shift: u64,
+impl Inner {
+    /// The sample of an ordinal; `windows` keeps each source's last one.
+    fn draw(&self, ordinal: u64, windows: &mut [Option<Window>]) -> Draw {
+        let (source, number) = self.mixture.deal(ordinal);
+        let kept = &mut windows[source as usize];
+        let window = match kept {
+            Some(window) if window.contains(number) => window,
+            _ => kept.insert(self.sources[source as usize].0.window(number)),
+        };
+        self.place(source, window, number)
+    }
+
+    fn place(&self, source: u32, window: &Window, number: u64) -> Draw {
+        let (order, selection) = &self.sources[source as usize];
+        let place = order.row(window, number);
+        Draw { source, epoch: window.epoch(), row: selection.as_ref().map_or(place, |selection| selection.row(place)), place }
+    }
 }
 
-impl EpochOrder<'_> {
-    /// The row that is fed as number `index` of the epoch.
-    fn row(&self, index: u64) -> u64 {
-        let plan = self.plan;
-        let window = (index / WINDOW_ROWS).min(plan.windows - 1);
-        let domain = if window == plan.windows - 1 { &plan.last_window } else { &plan.full_window };
-        let start = window * WINDOW_ROWS;
-        let shuffled = start + domain.permute(derive(self.windows, window), index - start);
-        let (slot, offset) = (shuffled / BLOCK_ROWS, shuffled % BLOCK_ROWS);
-        // What is left over after the full blocks keeps its slot at the end; the shift moves it about among epochs.
-        let block = if slot < plan.full_blocks.size() { plan.full_blocks.permute(self.blocks, slot) } else { slot };
-        let unshifted = block * BLOCK_ROWS + offset;
-        if unshifted >= plan.rows - self.shift { unshifted - (plan.rows - self.shift) } else { unshifted + self.shift }
+impl Source {
+    /// A source of all rows, of weight 1.
+    pub fn whole(identity: Digest, rows: u64, shuffle: Shuffle) -> Self {
+        Self { identity, rows, selection: None, shuffle, weight: vec![(0, 1.0)] }
     }
+
+    /// A source's order depends on itself and the seed alone, so that another one beside it does not move it.
+    fn order(&self, seed: u64) -> Result<Order> {
+        let rows = self.selection.as_ref().map_or(self.rows, |selection| selection.len());
+        let numbers = [seed, rows, self.shuffle.block_rows, self.shuffle.window_blocks].map(u64::to_le_bytes);
+        let selection = self.selection.as_ref().map(|selection| selection.digest());
+        let selected = selection.as_ref().map_or(&[][..], |digest| digest.as_bytes());
+        let key = Digest::of_parts([ORDER, self.identity.as_bytes(), numbers.as_flattened(), selected]).as_u64();
+        Order::new(key, rows, self.shuffle)
+    }
+}
+
+fn identity(sources: &[Source]) -> Digest {
+    if let [only] = sources
+        && only.selection.is_none()
+    {
+        return only.identity;
+    }
+    let mut parts: Vec<Vec<u8>> = vec![b"forebay mixture 1".to_vec()];
+    for source in sources {
+        parts.push(source.identity.as_bytes().to_vec());
+        parts.push(source.selection.as_ref().map_or_else(Vec::new, |selection| selection.digest().as_bytes().to_vec()));
+        parts.push(source.weight.iter().flat_map(|(step, weight)| [step.to_le_bytes(), weight.to_le_bytes()].concat()).collect());
+    }
+    Digest::of_parts(parts.iter().map(Vec::as_slice))
 }
 
 #[cfg(test)]

@@ -34,6 +34,8 @@ pub(crate) struct Domain {
     size: u64,
     left: u64,
     right: u64,
+    /// 2⁶⁴ / right, rounded down.
+    reciprocal: u64,
 }
 
 impl Domain {
@@ -41,7 +43,8 @@ impl Domain {
     pub(crate) fn new(size: u64) -> Self {
         let root = size.isqrt();
         let left = (root + u64::from(root * root < size)).max(1);
-        Self { size, left, right: size.div_ceil(left).max(1) }
+        let right = size.div_ceil(left).max(1);
+        Self { size, left, right, reciprocal: u64::try_from((1u128 << 64) / u128::from(right)).unwrap_or(u64::MAX) }
     }
 
     pub(crate) fn size(&self) -> u64 {
@@ -61,11 +64,39 @@ impl Domain {
         }
     }
 
+    /// Which index goes to `value`, which must be below the size, under `key`.
+    pub(crate) fn invert(&self, key: u64, value: u64) -> u64 {
+        debug_assert!(value < self.size, "value {value} of {}", self.size);
+        let mut index = value;
+        loop {
+            index = self.decipher(key, index);
+            if index < self.size {
+                return index;
+            }
+        }
+    }
+
     fn encipher(&self, key: u64, value: u64) -> u64 {
-        let (mut left, mut right) = (value / self.right, value % self.right);
+        let (mut left, mut right) = self.halves(value);
         for round in (0..ROUNDS).step_by(2) {
             left = add(left, round_function(key, round, right, self.left), self.left);
             right = add(right, round_function(key, round + 1, left, self.right), self.right);
+        }
+        left * self.right + right
+    }
+
+    /// Quotient and remainder by `right`, without a division: the product is at most one too small.
+    fn halves(&self, value: u64) -> (u64, u64) {
+        let quotient = ((u128::from(value) * u128::from(self.reciprocal)) >> 64) as u64;
+        let remainder = value - quotient * self.right;
+        if remainder >= self.right { (quotient + 1, remainder - self.right) } else { (quotient, remainder) }
+    }
+
+    fn decipher(&self, key: u64, value: u64) -> u64 {
+        let (mut left, mut right) = self.halves(value);
+        for round in [2, 0] {
+            right = subtract(right, round_function(key, round + 1, left, self.right), self.right);
+            left = subtract(left, round_function(key, round, right, self.left), self.left);
         }
         left * self.right + right
     }
@@ -82,6 +113,10 @@ fn add(a: u64, b: u64, radix: u64) -> u64 {
     if sum >= radix { sum - radix } else { sum }
 }
 
+fn subtract(a: u64, b: u64, radix: u64) -> u64 {
+    if a >= b { a - b } else { a + radix - b }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,6 +131,7 @@ mod tests {
                 let value = domain.permute(key, index);
                 prop_assert!(value < size);
                 prop_assert!(!std::mem::replace(&mut seen[value as usize], true), "{} twice", value);
+                prop_assert_eq!(domain.invert(key, value), index);
             }
         }
 
@@ -105,6 +141,8 @@ mod tests {
             let (a, b) = (a % size, b % size);
             prop_assert!(domain.permute(key, a) < size);
             prop_assert_eq!(domain.permute(key, a) == domain.permute(key, b), a == b);
+            prop_assert_eq!(domain.invert(key, domain.permute(key, a)), a);
+            prop_assert_eq!(domain.halves(a), (a / domain.right, a % domain.right));
         }
     }
 

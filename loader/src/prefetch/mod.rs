@@ -8,8 +8,8 @@
 //! Deliberately absent: retries, and any effect of threads or timing on what is delivered.
 
 mod order;
-mod queue;
-mod reader;
+pub(crate) mod queue;
+pub(crate) mod reader;
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -46,8 +46,10 @@ impl Default for StreamOptions {
 pub struct Work {
     /// Bytes of rows read, as they lie in memory.
     pub read_bytes: u64,
-    /// Rows read, those of gaps that were read along included.
+    /// Rows read from storage, those of gaps that were read along included.
     pub read_rows: u64,
+    /// Rows that were wanted, each counted once a group.
+    pub used_rows: u64,
     /// Seconds in which rows were being read.
     pub request: f64,
     /// Thread-seconds of decoding.

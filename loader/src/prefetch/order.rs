@@ -58,7 +58,7 @@ impl Order {
             }
             Self::Stored { rows, batch_size } => {
                 let first = sequence * batch_size;
-                let draws = (first..(first + batch_size).min(*rows)).map(|row| Draw { row, epoch: 0 }).collect();
+                let draws = (first..(first + batch_size).min(*rows)).map(|row| Draw { source: 0, epoch: 0, row, place: row }).collect();
                 Due { sequence, step: sequence, index: 0, digest: Digest::of(&[]), draws }
             }
         }
@@ -89,16 +89,22 @@ impl Order {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::{Shuffle, Source};
     use proptest::prelude::*;
+
+    fn plan(rows: u64, micro_batches: u32, size: u32) -> Plan {
+        let shuffle = Shuffle { block_rows: 128, window_blocks: 128 };
+        Plan::new(&[Source::whole(Digest::of(b"x"), rows, shuffle)], 1, micro_batches, size).expect("plan")
+    }
 
     proptest! {
         #[test]
         fn replicas_together_cover_every_step_once(world in 1usize..17, k in 1u32..40, steps in 0u64..5, rows in 1u64..500) {
-            let plan = Plan::new(Digest::of(b"x"), 1, rows, k, 3).expect("plan");
+            let plan = plan(rows, k, 3);
             let mut seen = Vec::new();
             for rank in 0..world {
                 let mine: Vec<u32> = (0..k).filter(|m| *m as usize % world == rank).collect();
-                let order = Order::planned(plan, mine, 7, 7 + steps).expect("order");
+                let order = Order::planned(plan.clone(), mine, 7, 7 + steps).expect("order");
                 let due: Vec<Due> = (0..order.len()).map(|sequence| order.due(sequence)).collect();
                 prop_assert!(due.windows(2).all(|pair| (pair[0].step, pair[0].index) < (pair[1].step, pair[1].index)));
                 for due in due {
@@ -114,7 +120,7 @@ mod tests {
 
         #[test]
         fn a_group_is_never_empty_and_never_beyond_the_end(k in 1u32..9, b in 1u32..60, rows in 1u64..40_000, sequence in 0u64..50, limit in 0u64..5000) {
-            let plan = Plan::new(Digest::of(b"x"), 1, rows, k, b).expect("plan");
+            let plan = plan(rows, k, b);
             let order = Order::planned(plan, (0..k).step_by(2).collect(), 3, 60).expect("order");
             let together = order.together(sequence, limit);
             prop_assert!(together >= 1 && sequence + together <= order.len());
@@ -131,9 +137,9 @@ mod tests {
 
     #[test]
     fn an_assignment_that_cannot_be_is_refused() {
-        let plan = Plan::new(Digest::of(b"x"), 1, 10, 4, 3).expect("plan");
+        let plan = plan(10, 4, 3);
         for (assignment, expected) in [(vec![1, 0, 1], "micro-batch 1 twice"), (vec![4], "expected less than 4")] {
-            let error = Order::planned(plan, assignment, 0, 1).expect_err("assignment");
+            let error = Order::planned(plan.clone(), assignment, 0, 1).expect_err("assignment");
             assert!(error.to_string().contains(expected), "{error}");
         }
     }

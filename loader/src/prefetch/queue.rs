@@ -8,32 +8,39 @@ use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use arrow::array::RecordBatch;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::Work as Totals;
 use super::order::Due;
+use super::reader::Read;
 use crate::batch::{Ingredients, MicroBatch, Recipe};
 use crate::error::{Error, Result};
-use crate::fetch::Fetched;
 use crate::stall::{Passage, Work};
 
 /// Rows that were read together; their bytes are given back when the last job that needs them is done.
 pub(crate) struct Group {
-    pub(crate) fetched: Fetched,
+    pub(crate) rows: Vec<RecordBatch>,
     pub(crate) read: Instant,
-    pub(crate) _bytes: OwnedSemaphorePermit,
+    /// Rows that came from storage.
+    pub(crate) read_rows: u64,
+    /// Rows that the jobs need.
+    pub(crate) used_rows: u64,
+    pub(crate) bytes: u64,
+    pub(crate) _permit: OwnedSemaphorePermit,
 }
 
 /// A micro-batch whose rows are there.
 pub(crate) struct Job {
     pub(crate) due: Due,
-    pub(crate) places: Vec<usize>,
+    /// For each draw, which of the group's batches holds its row, and where.
+    pub(crate) places: Vec<(u32, u32)>,
     pub(crate) group: Arc<Group>,
 }
 
-type Ready = Result<(MicroBatch, Passage)>;
+pub(crate) type Ready = Result<(MicroBatch, Passage)>;
 
 /// What the threads of a stream share.
 pub(crate) struct Queue {
@@ -55,7 +62,8 @@ struct State {
     work: Work,
     read_bytes: u64,
     read_rows: u64,
-    request: Duration,
+    used_rows: u64,
+    request: f64,
 }
 
 impl Queue {
@@ -85,14 +93,15 @@ impl Queue {
         self.stopped.load(Ordering::Relaxed)
     }
 
-    /// Hands the jobs of a group to the workers; `request` is how long it was being read.
-    pub(crate) fn push(&self, jobs: Vec<Job>, rows: u64, bytes: u64, request: Duration) {
+    /// Hands the jobs of a group to the workers.
+    pub(crate) fn push(&self, read: Read) {
         let mut state = self.lock();
-        state.read_rows += rows;
-        state.read_bytes += bytes;
-        state.request += request;
+        state.read_rows += read.group.read_rows;
+        state.used_rows += read.group.used_rows;
+        state.read_bytes += read.group.bytes;
+        state.request += read.seconds;
         if !self.is_stopped() {
-            state.jobs.extend(jobs);
+            state.jobs.extend(read.jobs);
         }
         drop(state);
         self.for_workers.notify_all();
@@ -126,7 +135,8 @@ impl Queue {
         Totals {
             read_bytes: state.read_bytes,
             read_rows: state.read_rows,
-            request: state.request.as_secs_f64(),
+            used_rows: state.used_rows,
+            request: state.request,
             decode: state.work.decode.as_secs_f64(),
             augment: state.work.augment.as_secs_f64(),
             collate: state.work.collate.as_secs_f64(),
@@ -140,18 +150,26 @@ impl Queue {
             if self.is_stopped() || state.taken == self.total {
                 return None;
             }
-            let bytes = state.jobs.front().map(|job| self.recipe.batch_bytes(job.due.draws.len()));
-            if let Some(bytes) = bytes.filter(|bytes| state.bytes == 0 || state.bytes + bytes <= self.bound) {
-                let job = state.jobs.pop_front()?;
-                state.bytes += bytes;
-                state.taken += 1;
-                if state.taken == self.total {
-                    self.for_workers.notify_all();
-                }
-                return Some((job, bytes));
+            if let Some(job) = self.next_job(&mut state) {
+                return Some(job);
             }
             state = self.for_workers.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// The next job, if it may be started.
+    fn next_job(&self, state: &mut State) -> Option<(Job, u64)> {
+        let bytes = state.jobs.front().map(|job| self.recipe.batch_bytes(job.due.draws.len()))?;
+        if state.bytes > 0 && state.bytes + bytes > self.bound {
+            return None;
+        }
+        let job = state.jobs.pop_front()?;
+        state.bytes += bytes;
+        state.taken += 1;
+        if state.taken == self.total {
+            self.for_workers.notify_all();
+        }
+        Some((job, bytes))
     }
 
     fn finish(&self, sequence: u64, ready: Ready, bytes: u64) {
@@ -173,21 +191,50 @@ impl Queue {
 /// A worker: makes batches until there are no more to make.
 pub(crate) fn work(queue: &Queue) {
     while let Some((job, bytes)) = queue.job() {
-        let started = Instant::now();
-        let (sequence, step, index) = (job.due.sequence, job.due.step, job.due.index);
-        let ready = match catch_unwind(AssertUnwindSafe(|| make(queue, job, started))) {
-            Ok(Ok(None)) => return,
-            Ok(Ok(Some(ready))) => Ok(ready),
-            Ok(Err(error)) => Err(error),
-            Err(_) => Err(Error::Internal(format!("step {step}, micro-batch {index}: its worker panicked"))),
-        };
-        queue.finish(sequence, ready, bytes);
+        if !do_job(queue, job, bytes) {
+            return;
+        }
+    }
+}
+
+/// Makes a batch; false if it was stopped.
+fn do_job(queue: &Queue, job: Job, bytes: u64) -> bool {
+    let started = Instant::now();
+    let (sequence, step, index) = (job.due.sequence, job.due.step, job.due.index);
+    let ready = match catch_unwind(AssertUnwindSafe(|| make(queue, job, started))) {
+        Ok(Ok(None)) => return false,
+        Ok(Ok(Some(ready))) => Ok(ready),
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(Error::Internal(format!("step {step}, micro-batch {index}: its worker panicked"))),
+    };
+    queue.finish(sequence, ready, bytes);
+    true
+}
+
+/// What workers and consumer do, without waiting: for a simulation, which has no threads.
+#[cfg(test)]
+impl Queue {
+    /// Does all jobs that may be started.
+    pub(crate) fn work_now(&self) {
+        loop {
+            let job = self.next_job(&mut self.lock());
+            let Some((job, bytes)) = job else { return };
+            do_job(self, job, bytes);
+        }
+    }
+
+    /// Micro-batch `sequence`, if it is ready.
+    pub(crate) fn take_now(&self, sequence: u64) -> Option<Ready> {
+        let mut state = self.lock();
+        let (ready, bytes) = state.ready.remove(&sequence)?;
+        state.bytes -= bytes;
+        Some(ready)
     }
 }
 
 fn make(queue: &Queue, job: Job, started: Instant) -> Result<Option<(MicroBatch, Passage)>> {
     let Job { due, places, group } = job;
-    let ingredients = Ingredients { step: due.step, index: due.index, draws: &due.draws, places: &places, rows: &group.fetched.rows };
+    let ingredients = Ingredients { draws: &due.draws, places: &places, rows: &group.rows };
     let Some((batch, work)) = queue.recipe.make(&ingredients, &|| queue.is_stopped())? else { return Ok(None) };
     let passage = Passage { read: group.read, started, finished: Instant::now(), work };
     Ok(Some((MicroBatch { step: due.step, index: due.index, digest: due.digest, batch }, passage)))

@@ -1,17 +1,22 @@
-//! The task that reads ahead: groups of micro-batches whose rows lie together, within a bound of bytes.
+//! The task that reads ahead: groups of micro-batches whose rows lie together, several at a time, within a bound of bytes.
 //!
 //! The first group is one micro-batch, so that a stream starts soon; each is twice the one before, up to a window or half
-//! of the bound, so that one is used up while the next is read.
+//! of the bound, so that one is used up while the next is read. Groups end in any order and are handed on in theirs.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::order::{Due, Order};
 use super::queue::{Group, Job, Queue};
 use crate::error::{Error, Result};
-use crate::fetch::{Fetch, Ranges};
+use crate::fetch::Fetch;
+use crate::plan::Draw;
 
 /// The bound is kept in units of so many bytes.
 const UNIT: u64 = 1 << 10;
@@ -19,27 +24,77 @@ const UNIT: u64 = 1 << 10;
 /// Most rows that are read at once.
 const MAX_GROUP_ROWS: u64 = 1 << 18;
 
+/// Groups that are being read at a time.
+const GROUPS_IN_FLIGHT: usize = 4;
+
 /// Reads the whole order into the queue.
 pub(crate) async fn read(queue: Arc<Queue>, fetch: Fetch, order: Order, bound: u64) {
-    let mut guard = Guard { queue, next: 0, total: order.len() };
-    let units = (bound / UNIT).clamp(1, u64::from(u32::MAX)) as u32;
-    let budget = Arc::new(Semaphore::new(units as usize));
-    let mut row_bytes = guard.queue.recipe.row_bytes();
-    let mut ramp = 1;
-    while guard.next < guard.total && !guard.queue.is_stopped() {
-        let due = group(&order, guard.next, ramp, row_bytes, bound / 2);
-        let count = due.len() as u64;
-        match read_group(&guard.queue, &fetch, due, row_bytes, units, &budget).await {
-            Ok(found) => row_bytes = found,
+    let mut guard = Guard { queue: Arc::clone(&queue), next: 0, total: order.len() };
+    let row_bytes = Arc::new(AtomicU64::new(queue.recipe.row_bytes()));
+    let ahead = Ahead { fetch, order, row_bytes, budget: Budget::new(bound), most: bound / 2, next: 0, ramp: 1 };
+    let mut groups = ahead.groups();
+    while let Some((first, count, group)) = groups.next().await {
+        if queue.is_stopped() {
+            break;
+        }
+        match group {
+            Ok(read) => queue.push(read),
             Err(error) => {
-                guard.queue.fail(guard.next, error);
-                guard.total = guard.next;
+                queue.fail(first, error);
+                guard.total = first;
+                break;
             }
         }
-        guard.next += count;
-        ramp = (ramp * 2).min(MAX_GROUP_ROWS);
+        guard.next = first + count;
     }
     guard.total = guard.next;
+}
+
+/// What is to be read, from the next micro-batch on.
+struct Ahead {
+    fetch: Fetch,
+    order: Order,
+    row_bytes: Arc<AtomicU64>,
+    budget: Budget,
+    /// Most bytes of a group.
+    most: u64,
+    next: u64,
+    ramp: u64,
+}
+
+/// The number of a group's first micro-batch, how many there are, and what came of reading them.
+type Outcome = (u64, u64, Result<Read>);
+
+impl Ahead {
+    /// All groups in order.
+    fn groups(self) -> BoxStream<'static, Outcome> {
+        futures::stream::unfold(self, Self::group).buffered(GROUPS_IN_FLIGHT).boxed()
+    }
+
+    /// The read of the next group, once its bytes are free; none after the last.
+    async fn group(mut self) -> Option<(BoxFuture<'static, Outcome>, Self)> {
+        if self.next >= self.order.len() {
+            return None;
+        }
+        let row_bytes = self.row_bytes.load(Ordering::Relaxed);
+        let due = group(&self.order, self.next, self.ramp, row_bytes, self.most);
+        let (first, count) = (self.next, due.len() as u64);
+        let draws: Vec<Draw> = due.iter().flat_map(|due| due.draws.iter().copied()).collect();
+        // Here, and not in the group's own future: groups take their bytes in their order.
+        let permit = self.budget.take(self.fetch.bytes(&draws, row_bytes)).await;
+        let (fetch, row_bytes, budget) = (self.fetch.clone(), Arc::clone(&self.row_bytes), self.budget.clone());
+        let read = async move { (first, count, read_group(&fetch, due, draws, &row_bytes, &budget, permit).await) };
+        self.next += count;
+        self.ramp = (self.ramp * 2).min(MAX_GROUP_ROWS);
+        Some((read.boxed(), self))
+    }
+}
+
+/// A group that was read.
+pub(crate) struct Read {
+    pub(crate) jobs: Vec<Job>,
+    pub(crate) group: Arc<Group>,
+    pub(crate) seconds: f64,
 }
 
 /// The micro-batches to read next.
@@ -51,48 +106,78 @@ fn group(order: &Order, first: u64, ramp: u64, row_bytes: u64, bound: u64) -> Ve
     std::iter::once(head).chain((first + 1..first + count).map(|sequence| order.due(sequence))).collect()
 }
 
-/// Reads a group and hands out its jobs; returns what a row takes, as far as is known now.
-async fn read_group(queue: &Queue, fetch: &Fetch, due: Vec<Due>, row_bytes: u64, units: u32, budget: &Arc<Semaphore>) -> Result<u64> {
-    let rows: Vec<u64> = due.iter().flat_map(|due| due.draws.iter().map(|draw| draw.row)).collect();
-    let ranges = Ranges::covering(rows, row_bytes);
-    let permit = acquire(budget, ranges.rows() * row_bytes, units).await?;
+/// Reads a group; also learns what a row takes.
+async fn read_group(
+    fetch: &Fetch,
+    due: Vec<Due>,
+    draws: Vec<Draw>,
+    row_bytes: &AtomicU64,
+    budget: &Budget,
+    permit: Result<OwnedSemaphorePermit>,
+) -> Result<Read> {
+    let permit = permit?;
     let began = Instant::now();
-    let fetched = fetch.read(ranges).await?;
+    let steps = due.first().map_or(0, |due| due.step)..due.last().map_or(0, |due| due.step + 1);
+    let fetched = fetch.group(&draws, row_bytes.load(Ordering::Relaxed), &steps).await?;
     let read = Instant::now();
-    let count = fetched.rows.num_rows() as u64;
-    let bytes = fetched.rows.get_array_memory_size() as u64;
-    let group = Arc::new(Group { fetched, read, _bytes: correct(permit, budget, bytes, units) });
+    let bytes = fetched.bytes();
+    row_bytes.store((bytes / fetched.rows().max(1)).max(1), Ordering::Relaxed);
+    let (rows, used_rows) = (fetched.batches(), distinct(draws));
     let mut jobs = Vec::with_capacity(due.len());
+    let group = Arc::new(Group { rows, read, read_rows: fetched.read_rows, used_rows, bytes, _permit: budget.correct(permit, bytes) });
     for due in due {
-        let places: Option<Vec<usize>> = due.draws.iter().map(|draw| group.fetched.place(draw.row)).collect();
+        let places: Option<Vec<(u32, u32)>> = due.draws.iter().map(|draw| fetched.place(draw)).collect();
         let places = places.ok_or_else(|| Error::Internal(format!("step {}: a row that was read is missing", due.step)))?;
         jobs.push(Job { due, places, group: Arc::clone(&group) });
     }
-    queue.push(jobs, count, bytes, read - began);
-    Ok((bytes / count.max(1)).max(1))
+    Ok(Read { jobs, group, seconds: (read - began).as_secs_f64() })
 }
 
-/// Waits until so many bytes are free, or all of the bound where they are more than that.
-async fn acquire(budget: &Arc<Semaphore>, bytes: u64, units: u32) -> Result<OwnedSemaphorePermit> {
-    let wanted = bytes.div_ceil(UNIT).clamp(1, u64::from(units)) as u32;
-    let closed = |_| Error::Internal("the bound of a stream was closed".to_owned());
-    Arc::clone(budget).acquire_many_owned(wanted).await.map_err(closed)
+/// How many rows these draws are of.
+fn distinct(draws: Vec<Draw>) -> u64 {
+    let mut rows: Vec<(u32, u64)> = draws.into_iter().map(|draw| (draw.source, draw.row)).collect();
+    rows.sort_unstable();
+    rows.dedup();
+    rows.len() as u64
 }
 
-/// Charges what was read in place of what was expected, as far as there is room: a reader that waited here would hold
-/// rows that nobody can use.
-fn correct(mut permit: OwnedSemaphorePermit, budget: &Arc<Semaphore>, bytes: u64, units: u32) -> OwnedSemaphorePermit {
-    let wanted = bytes.div_ceil(UNIT).clamp(1, u64::from(units)) as usize;
-    let held = permit.num_permits();
-    if held > wanted {
-        drop(permit.split(held - wanted));
-    } else {
-        let more = (wanted - held).min(budget.available_permits()) as u32;
-        if let Ok(more) = Arc::clone(budget).try_acquire_many_owned(more) {
-            permit.merge(more);
-        }
+/// Bytes that rows may take.
+#[derive(Clone)]
+struct Budget {
+    units: u32,
+    left: Arc<Semaphore>,
+}
+
+impl Budget {
+    fn new(bytes: u64) -> Self {
+        let units = (bytes / UNIT).clamp(1, u64::from(u32::MAX)) as u32;
+        Self { units, left: Arc::new(Semaphore::new(units as usize)) }
     }
-    permit
+
+    /// Waits until so many bytes are free, or all of the bound where they are more than that.
+    async fn take(&self, bytes: u64) -> Result<OwnedSemaphorePermit> {
+        let closed = |_| Error::Internal("the bound of a stream was closed".to_owned());
+        Arc::clone(&self.left).acquire_many_owned(self.units_of(bytes)).await.map_err(closed)
+    }
+
+    /// Charges what was read in place of what was expected, as far as there is room: a reader that waited here would hold
+    /// rows that nobody can use.
+    fn correct(&self, mut permit: OwnedSemaphorePermit, bytes: u64) -> OwnedSemaphorePermit {
+        let (held, wanted) = (permit.num_permits(), self.units_of(bytes) as usize);
+        if held > wanted {
+            drop(permit.split(held - wanted));
+        } else {
+            let more = (wanted - held).min(self.left.available_permits()) as u32;
+            if let Ok(more) = Arc::clone(&self.left).try_acquire_many_owned(more) {
+                permit.merge(more);
+            }
+        }
+        permit
+    }
+
+    fn units_of(&self, bytes: u64) -> u32 {
+        bytes.div_ceil(UNIT).clamp(1, u64::from(self.units)) as u32
+    }
 }
 
 /// Tells the consumer if the task ends early, because the runtime does or because of a panic.

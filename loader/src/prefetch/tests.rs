@@ -11,8 +11,9 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use forebay_schemas::Digest;
 use forebay_schemas::dataset::Modality;
-use forebay_schemas::run::Augment;
-use forebay_store::Table;
+use forebay_schemas::run::{Augment, Loading};
+use forebay_schemas::units::Millis;
+use forebay_store::{RowRanges, Table};
 use futures::stream::BoxStream;
 use image::{ImageFormat, RgbImage};
 use tokio::runtime::{Builder, Runtime};
@@ -21,7 +22,8 @@ use tokio::sync::Semaphore;
 use super::*;
 use crate::batch::Transform;
 use crate::error::Kind;
-use crate::plan::{Draw, Plan};
+use crate::machine::Real;
+use crate::plan::{Draw, Plan, Shuffle, Source};
 
 const WIDTH: usize = 5;
 
@@ -53,6 +55,10 @@ impl Table for Memory {
         }
         let indices: UInt32Array = ranges.iter().cloned().flatten().map(|row| row as u32).collect();
         Ok(arrow::compute::take_record_batch(&self.rows, &indices).expect("rows in range"))
+    }
+
+    async fn select(&self, _predicate: &str) -> forebay_store::Result<BoxStream<'static, forebay_store::Result<RowRanges>>> {
+        unreachable!("a stream has no filter")
     }
 
     async fn scan(&self, _columns: &[&str]) -> forebay_store::Result<BoxStream<'static, forebay_store::Result<RecordBatch>>> {
@@ -101,7 +107,8 @@ struct Bed {
 impl Bed {
     fn new(rows: RecordBatch, k: u32, b: u32, transform: &Transform, fail_at: Option<u64>) -> Self {
         let (sender, begun) = mpsc::channel();
-        let plan = Plan::new(Digest::of(b"bed"), 11, rows.num_rows() as u64, k, b).expect("plan");
+        let shuffle = Shuffle { block_rows: 128, window_blocks: 128 };
+        let plan = Plan::new(&[Source::whole(Digest::of(b"bed"), rows.num_rows() as u64, shuffle)], 11, k, b).expect("plan");
         let modality = if matches!(transform, Transform::Tokens) { Modality::Text } else { Modality::Images };
         let recipe = Recipe::new("train", 11, modality, &rows.schema(), transform).expect("recipe");
         let runtime = Builder::new_multi_thread().worker_threads(1).build().expect("runtime");
@@ -119,12 +126,15 @@ impl Bed {
     }
 
     fn stream(&self, micro_batches: Vec<u32>, steps: Range<u64>, options: StreamOptions) -> Stream {
-        let order = Order::planned(self.plan, micro_batches, steps.start, steps.end).expect("order");
+        let order = Order::planned(self.plan.clone(), micro_batches, steps.start, steps.end).expect("order");
         self.start(order, options)
     }
 
     fn start(&self, order: Order, options: StreamOptions) -> Stream {
-        let fetch = Fetch { table: Arc::clone(&self.table) as Arc<dyn Table>, split: "train".to_owned(), columns: self.recipe.columns() };
+        // Reads are counted and fail in these tests, so each is made once.
+        let loading = Loading { hedge: 0.0, patience: Millis(0), ..Loading::default() };
+        let tables = vec![Arc::clone(&self.table) as Arc<dyn Table>];
+        let fetch = Fetch::new(tables, self.plan.clone(), "train", self.recipe.columns(), None, Arc::new(Real::new()), &loading);
         let runtime = self.runtime.as_ref().expect("a running runtime");
         Stream::start(runtime.handle(), fetch, self.recipe.clone(), order, options)
     }
@@ -207,7 +217,7 @@ fn what_is_ahead_of_the_consumer_is_bounded() {
     let mut delivered = 0;
     while let Some(item) = stream.next() {
         delivered += item.expect("micro-batch").batch.samples() as u64;
-        let ahead = stream.work().read_rows.saturating_sub(delivered);
+        let ahead = stream.work().used_rows.saturating_sub(delivered);
         assert!(ahead * row_bytes <= bound, "{ahead} rows ahead after {delivered}");
     }
     assert_eq!(delivered, 30_000);
@@ -272,7 +282,7 @@ fn a_failed_read_comes_in_its_place_and_ends_the_stream() {
 #[test]
 fn an_impossible_assignment_is_the_only_item() {
     let bed = Bed::tokens(10, 2, 2);
-    let error = Order::planned(bed.plan, vec![2], 0, 5).expect_err("assignment");
+    let error = Order::planned(bed.plan.clone(), vec![2], 0, 5).expect_err("assignment");
     let mut stream = Stream::refused(bed.recipe.clone(), error);
     assert_eq!(stream.next().expect("an item").expect_err("refused").kind(), Kind::Invalid);
     assert!(stream.next().is_none());

@@ -10,6 +10,7 @@ use arrow::array::{
 };
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, SchemaRef};
+use forebay_loader::Sourced;
 use forebay_schemas::Digest;
 use forebay_schemas::dataset::{DatasetManifest, Modality, TableFormat};
 use forebay_schemas::record;
@@ -127,6 +128,11 @@ impl Lake {
             (dataset, manifest)
         });
         Self { runtime, dataset, manifest, _folder: folder }
+    }
+
+    /// All of it, of weight 1.
+    pub(crate) fn source(&self) -> Sourced<'_> {
+        Sourced { dataset: &self.dataset, manifest: &self.manifest, filter: None, weight: vec![(0, 1.0)] }
     }
 
     pub(crate) fn handle(&self) -> Handle {

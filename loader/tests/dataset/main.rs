@@ -4,9 +4,10 @@ mod lake;
 
 use std::collections::BTreeMap;
 
-use forebay_loader::{Batch, Kind, Loader, MicroBatch, Stream, StreamOptions, Transform, bench};
+use forebay_loader::{Batch, Kind, Loader, MicroBatch, Ordering, Sourced, Stream, StreamOptions, Transform, bench};
 use forebay_schemas::dataset::TableFormat;
-use forebay_schemas::run::{Augment, Run};
+use forebay_schemas::run::{Augment, Cache, Loading, Run, Shuffle};
+use forebay_schemas::units::ByteSize;
 use tokio::runtime::Runtime;
 
 use lake::{LENGTH, Lake, expected_ids};
@@ -15,8 +16,12 @@ fn all(mut stream: Stream) -> Vec<MicroBatch> {
     std::iter::from_fn(|| stream.next()).map(|item| item.expect("micro-batch")).collect()
 }
 
+fn ordering(k: u32, b: u32) -> Ordering {
+    Ordering { seed: 5, micro_batches: k, micro_batch_size: b, shuffle: Shuffle::default() }
+}
+
 fn open(lake: &Lake, k: u32, b: u32, transform: Transform) -> forebay_loader::Result<Loader> {
-    lake.runtime.block_on(Loader::open(&lake.dataset, &lake.manifest, "train", 5, k, b, transform))
+    lake.runtime.block_on(Loader::open(&[lake.source()], "train", &ordering(k, b), transform, &Loading::default()))
 }
 
 fn ids(batch: &Batch) -> &[i64] {
@@ -112,7 +117,7 @@ fn what_does_not_fit_is_invalid_and_named() {
     assert!(error.kind() == Kind::Invalid && error.to_string().contains("found modality Text"), "{error}");
     let error = open(&lake, 1, 0, Transform::Tokens).expect_err("no samples");
     assert!(error.kind() == Kind::Invalid && error.to_string().contains("found 0 samples"), "{error}");
-    let opened = lake.runtime.block_on(Loader::open(&lake.dataset, &lake.manifest, "test", 5, 1, 1, Transform::Tokens));
+    let opened = lake.runtime.block_on(Loader::open(&[lake.source()], "test", &ordering(1, 1), Transform::Tokens, &Loading::default()));
     let error = opened.expect_err("no such split");
     assert!(error.kind() == Kind::Invalid && error.to_string().contains("no table `test`, expected one of train"), "{error}");
     let images = Lake::images(3);
@@ -155,6 +160,103 @@ fn a_measurement_counts_what_was_delivered() {
     assert_eq!(report.samples, 200);
     assert_eq!(report.megabytes, (200 * (LENGTH + 1) * 8) as f64 / 1e6);
     assert!(report.waits.total() <= report.seconds && report.work.read_rows >= 200, "{report:?}");
+}
+
+/// Two sets of tokens, the second filtered.
+fn mixture<'a>(first: &'a Lake, second: &'a Lake) -> [Sourced<'a>; 2] {
+    // The ids of row r begin with 10 r.
+    let filter = Some("tokens[1] % 30 = 0 AND tokens[1] < 6000");
+    [Sourced { weight: vec![(0, 1.0), (40, 0.2)], ..first.source() }, Sourced { filter, weight: vec![(0, 0.5)], ..second.source() }]
+}
+
+#[test]
+fn a_filtered_mixture_is_fed_alike_to_every_world_with_a_cache_and_without() {
+    let (first, second) = (Lake::tokens(TableFormat::Lance, 900), Lake::tokens(TableFormat::Parquet, 1_000));
+    let sources = mixture(&first, &second);
+    let folder = tempfile::tempdir().expect("folder");
+    let cache = |size: u64| Loading {
+        cache: Cache { folder: folder.path().to_str().map(str::to_owned), size: ByteSize(size) },
+        ..Loading::default()
+    };
+    let mut ordering = ordering(11, 3);
+    ordering.shuffle = Shuffle { block_rows: 8, window_rows: 128 };
+    let mut reference = Vec::new();
+    for (world, loading) in [(1usize, Loading::default()), (3, cache(1 << 20)), (7, cache(1 << 20)), (4, cache(20_000)), (13, cache(1))] {
+        let loaders: Vec<Loader> = (0..world)
+            .map(|_| first.runtime.block_on(Loader::open(&sources, "train", &ordering, Transform::Tokens, &loading)).expect("loader"))
+            .collect();
+        let mut fed = Vec::new();
+        for (rank, loader) in loaders.iter().enumerate() {
+            let mine: Vec<u32> = (0..11).filter(|m| *m as usize % world == rank).collect();
+            fed.extend(all(loader.stream(first.handle(), mine, 0, 100, StreamOptions::default())));
+        }
+        fed.sort_by_key(|micro_batch| (micro_batch.step, micro_batch.index));
+        let plan = loaders[0].plan();
+        assert_eq!((plan.rows(0), plan.rows(1)), (900, 200));
+        for micro_batch in &fed {
+            let draws = plan.micro_batch(micro_batch.step, micro_batch.index).draws;
+            let expected: Vec<i64> = draws.iter().flat_map(|draw| expected_ids(draw.row)).collect();
+            assert_eq!(ids(&micro_batch.batch), expected);
+            assert!(draws.iter().all(|draw| draw.source == 0 || (draw.row % 3 == 0 && draw.row < 600)));
+        }
+        let counts = loaders[0].cache();
+        assert_eq!(counts.is_some(), world > 1);
+        match world {
+            1 => reference = fed,
+            _ => assert_eq!(fed, reference, "world {world}, {counts:?}"),
+        }
+        if world == 7 {
+            // What the run before left is all that is needed.
+            assert!(counts.is_some_and(|counts| counts.misses == 0 && counts.hits > 0), "{counts:?}");
+        }
+    }
+}
+
+#[test]
+fn a_flipped_byte_or_a_cut_file_in_the_cache_is_found_and_read_again() {
+    let lake = Lake::tokens(TableFormat::Lance, 600);
+    let folder = tempfile::tempdir().expect("folder");
+    let cache = Cache { folder: folder.path().to_str().map(str::to_owned), ..Cache::default() };
+    let loading = Loading { cache, ..Loading::default() };
+    let open =
+        || lake.runtime.block_on(Loader::open(&[lake.source()], "train", &ordering(2, 5), Transform::Tokens, &loading)).expect("loader");
+    let stream = |loader: &Loader| all(loader.stream(lake.handle(), vec![0, 1], 0, 60, StreamOptions::default()));
+    let expected = stream(&open());
+    let files: Vec<_> =
+        std::fs::read_dir(folder.path().join("blocks")).expect("blocks").map(|entry| entry.expect("entry").path()).collect();
+    assert!(!files.is_empty());
+    for (number, file) in files.iter().enumerate() {
+        let mut bytes = std::fs::read(file).expect("file");
+        match number % 3 {
+            0 => bytes[200 + number] ^= 1,
+            1 => bytes.truncate(300),
+            _ => bytes.clear(),
+        }
+        std::fs::write(file, bytes).expect("damage");
+    }
+    let again = open();
+    assert_eq!(stream(&again), expected);
+    let counts = again.cache().expect("a cache");
+    assert_eq!((counts.damaged, counts.misses), (files.len() as u64, files.len() as u64), "{counts:?}");
+}
+
+#[test]
+fn what_does_not_fit_the_first_dataset_is_refused() {
+    let (text, images) = (Lake::tokens(TableFormat::Lance, 5), Lake::images(3));
+    let open = |sources: &[Sourced<'_>]| {
+        text.runtime.block_on(Loader::open(sources, "train", &ordering(1, 1), Transform::Tokens, &Loading::default()))
+    };
+    let error = open(&[text.source(), images.source()]).expect_err("modality");
+    assert!(error.kind() == Kind::Invalid && error.to_string().contains("dataset 1 of the mixture: found modality Images"), "{error}");
+    for (filter, expected) in [("tokens[1] > 5000", "leaves none of its 5 rows"), ("tokens", "expected true or false")] {
+        let error = open(&[Sourced { filter: Some(filter), ..text.source() }]).expect_err("filter");
+        let chain = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source()).map(ToString::to_string);
+        let chain = chain.collect::<Vec<_>>().join(": ");
+        assert!(error.kind() == Kind::Invalid && chain.contains(expected), "{chain}");
+    }
+    let folder = Loading { cache: Cache { folder: Some("/dev/null/x".to_owned()), ..Cache::default() }, ..Loading::default() };
+    let opened = text.runtime.block_on(Loader::open(&[text.source()], "train", &ordering(1, 1), Transform::Tokens, &folder));
+    assert!(opened.expect_err("folder").to_string().starts_with("setting `loader.cache.folder`: found `/dev/null/x`"));
 }
 
 /// Run by hand: `cargo test -p forebay-loader --test dataset -- --ignored --nocapture`.

@@ -35,7 +35,7 @@ fn run(name: &str) -> Run {
 }
 
 fn dataset() -> DatasetVersionRef {
-    DatasetVersionRef { url: "memory://dataset".to_owned(), version: 1, identity: Digest::of(b"dataset") }
+    DatasetVersionRef { url: "memory://dataset".to_owned(), version: 1, identity: Digest::of(b"dataset"), mixed: Vec::new() }
 }
 
 fn identity(name: &str) -> Identity {

@@ -1,59 +1,15 @@
-//! Rows from storage: sorted, joined into ranges, read at once, and found again.
+//! Which ranges of rows to read for rows that are wanted. Pure.
 //!
-//! Promises: each row of a group is read once, however often it is drawn; neighbours are read as one range, and so are
-//! rows with a gap between them that is cheaper to read than to skip; of what is read at least half was asked for.
-//! Deliberately absent: which rows belong together in a group (`prefetch`), and any copy that outlives its group.
+//! Promises: each row is read once, however often it is wanted; neighbours are one range, and so are rows with a gap
+//! between them that is cheaper to read than to skip; of what is read at least half was wanted.
 
 use std::ops::Range;
-use std::sync::Arc;
-
-use arrow::array::RecordBatch;
-use forebay_store::Table;
-
-use crate::error::{Error, Result};
 
 /// A gap of so many bytes is read along: a request for it alone would cost more.
 const GAP_BYTES: u64 = 8 << 10;
 
-/// A table and what is read of it.
-#[derive(Clone)]
-pub(crate) struct Fetch {
-    pub(crate) table: Arc<dyn Table>,
-    pub(crate) split: String,
-    pub(crate) columns: &'static [&'static str],
-}
-
-/// Rows of a table in memory.
-#[derive(Debug)]
-pub(crate) struct Fetched {
-    pub(crate) rows: RecordBatch,
-    ranges: Ranges,
-}
-
-impl Fetch {
-    /// Reads the rows of `ranges`.
-    pub(crate) async fn read(&self, ranges: Ranges) -> Result<Fetched> {
-        let rows = self.table.read(&ranges.ranges, self.columns).await.map_err(|source| Error::Store {
-            split: self.split.clone(),
-            doing: format!("cannot read {} rows in {} ranges", ranges.rows(), ranges.ranges.len()),
-            source,
-        })?;
-        if rows.num_rows() as u64 != ranges.rows() {
-            return Err(Error::Internal(format!("split `{}`: found {} rows, expected {}", self.split, rows.num_rows(), ranges.rows())));
-        }
-        Ok(Fetched { rows, ranges })
-    }
-}
-
-impl Fetched {
-    /// Where `row` is in `rows`; none if it was not asked for.
-    pub(crate) fn place(&self, row: u64) -> Option<usize> {
-        self.ranges.place(row)
-    }
-}
-
 /// Ascending, disjoint ranges of rows, and how many rows are before each.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Ranges {
     ranges: Vec<Range<u64>>,
     before: Vec<u64>,
@@ -63,6 +19,11 @@ impl Ranges {
     /// Covers `rows`, in any order and with repetitions; `row_bytes` is what a row takes, about.
     pub(crate) fn covering(rows: Vec<u64>, row_bytes: u64) -> Self {
         Self::with_gaps(rows, GAP_BYTES / row_bytes.max(1))
+    }
+
+    /// Exactly `rows`.
+    pub(crate) fn exactly(rows: Vec<u64>) -> Self {
+        Self::with_gaps(rows, 0)
     }
 
     fn with_gaps(mut rows: Vec<u64>, longest_gap: u64) -> Self {
@@ -83,8 +44,44 @@ impl Ranges {
                 }
             }
         }
+        Self::of(ranges)
+    }
+
+    fn of(ranges: Vec<Range<u64>>) -> Self {
         let before = ranges.iter().scan(0, |sum, range| Some(std::mem::replace(sum, *sum + range.end - range.start))).collect();
         Self { ranges, before }
+    }
+
+    /// Cuts between and within ranges, so that no part covers more than `rows` rows.
+    pub(crate) fn cut(self, rows: u64) -> Vec<Self> {
+        let rows = rows.max(1);
+        let (mut parts, mut part, mut room) = (Vec::new(), Vec::new(), rows);
+        for range in self.ranges {
+            let mut at = range.start;
+            while at < range.end {
+                let count = room.min(range.end - at);
+                part.push(at..at + count);
+                (at, room) = (at + count, room - count);
+                if room == 0 {
+                    parts.push(Self::of(std::mem::take(&mut part)));
+                    room = rows;
+                }
+            }
+        }
+        if !part.is_empty() {
+            parts.push(Self::of(part));
+        }
+        parts
+    }
+
+    /// The ranges.
+    pub(crate) fn as_slice(&self) -> &[Range<u64>] {
+        &self.ranges
+    }
+
+    /// The last row and one.
+    pub(crate) fn end(&self) -> u64 {
+        self.ranges.last().map_or(0, |range| range.end)
     }
 
     /// Number of rows covered.
@@ -92,7 +89,8 @@ impl Ranges {
         self.ranges.last().zip(self.before.last()).map_or(0, |(range, before)| before + range.end - range.start)
     }
 
-    fn place(&self, row: u64) -> Option<usize> {
+    /// Where `row` is among the rows covered; none if it is not.
+    pub(crate) fn place(&self, row: u64) -> Option<usize> {
         let i = self.ranges.partition_point(|range| range.end <= row);
         let range = self.ranges.get(i).filter(|range| range.contains(&row))?;
         Some((self.before[i] + row - range.start) as usize)
@@ -123,6 +121,16 @@ mod tests {
                 prop_assert!(wanted.contains(&range.start) && wanted.contains(&(range.end - 1)));
                 prop_assert!(range.end - range.start <= 2 * useful, "{:?}: {} useful", range, useful);
             }
+        }
+
+        #[test]
+        fn parts_are_small_and_together_the_whole(rows in prop::collection::vec(0u64..400, 0..80), gap in 0u64..8, size in 1u64..50) {
+            let whole = Ranges::with_gaps(rows, gap);
+            let parts = whole.clone().cut(size);
+            let flat = |ranges: &Ranges| ranges.ranges.iter().cloned().flatten().collect::<Vec<u64>>();
+            prop_assert_eq!(parts.iter().flat_map(flat).collect::<Vec<_>>(), flat(&whole));
+            prop_assert!(parts.iter().all(|part| (1..=size).contains(&part.rows()) && part.ranges.iter().all(|range| !range.is_empty())));
+            prop_assert_eq!(parts.len() as u64, whole.rows().div_ceil(size));
         }
     }
 

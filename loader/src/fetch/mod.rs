@@ -1,0 +1,283 @@
+//! Rows from storage or the cache: planned into reads, read many at a time, tried again, and found again.
+//!
+//! Without a cache the rows of a group are read as they are wanted, in reads of about a MiB ([`ranges`]). With one the
+//! unit is the block: whole blocks are read, kept, and shared. Every read of storage goes through one function, which asks a
+//! second time where the first answer is slow, and again where it failed ([`policy`]).
+//! Promises: a read with another number of rows than asked for is an error; each row of a group is in memory once.
+//! Deliberately absent: which rows belong together in a group (`prefetch`), and any copy in memory that outlives its group.
+
+mod policy;
+mod ranges;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::array::{RecordBatch, UInt32Array};
+use arrow::compute::take_record_batch;
+use forebay_schemas::run::Loading;
+use forebay_store::{Kind, Table};
+use futures::future::{BoxFuture, Either, select};
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, TryStreamExt};
+use tokio::sync::Semaphore;
+
+use crate::cache::Cache;
+use crate::error::{Error, Result};
+use crate::machine::Machine;
+use crate::plan::{Block, Draw, Plan};
+use policy::Latencies;
+pub(crate) use ranges::Ranges;
+
+/// About what one read takes.
+const READ_BYTES: u64 = 1 << 20;
+
+/// Where rows come from, and what is read of them. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Fetch {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    tables: Vec<Arc<dyn Table>>,
+    plan: Plan,
+    split: String,
+    columns: &'static [&'static str],
+    cache: Option<Cache>,
+    machine: Arc<dyn Machine>,
+    /// One permit a read under way.
+    reads: Semaphore,
+    settings: Loading,
+    latencies: Mutex<Latencies>,
+}
+
+/// Rows of a group in memory.
+#[derive(Debug)]
+pub(crate) struct Fetched {
+    /// By source and row.
+    pieces: Vec<Piece>,
+    /// Rows that came from storage.
+    pub(crate) read_rows: u64,
+}
+
+/// Rows of one source.
+#[derive(Debug)]
+struct Piece {
+    source: u32,
+    ranges: Ranges,
+    rows: RecordBatch,
+    stored: bool,
+}
+
+impl Fetch {
+    pub(crate) fn new(
+        tables: Vec<Arc<dyn Table>>,
+        plan: Plan,
+        split: &str,
+        columns: &'static [&'static str],
+        cache: Option<Cache>,
+        machine: Arc<dyn Machine>,
+        settings: &Loading,
+    ) -> Self {
+        let inner = Inner {
+            tables,
+            plan,
+            split: split.to_owned(),
+            columns,
+            cache,
+            machine,
+            reads: Semaphore::new(settings.reads.max(1) as usize),
+            settings: settings.clone(),
+            latencies: Mutex::default(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    pub(crate) fn split(&self) -> &str {
+        &self.inner.split
+    }
+
+    /// The same without a cache.
+    pub(crate) fn uncached(&self) -> Self {
+        let Inner { tables, plan, split, columns, machine, settings, .. } = self.inner.as_ref();
+        Self::new(tables.clone(), plan.clone(), split, columns, None, Arc::clone(machine), settings)
+    }
+
+    /// Rows of the first table.
+    pub(crate) fn stored_rows(&self) -> u64 {
+        self.inner.tables.first().map_or(0, |table| table.rows())
+    }
+
+    /// About what the rows of these draws take in memory while they are fetched.
+    pub(crate) fn bytes(&self, draws: &[Draw], row_bytes: u64) -> u64 {
+        let rows = match &self.inner.cache {
+            None => draws.len() as u64,
+            Some(_) => self.blocks(draws).keys().map(|block| self.inner.rows_of(*block)).sum(),
+        };
+        rows * row_bytes
+    }
+
+    /// Fetches the rows of `draws`, of which a row takes about `row_bytes`, and which are those of `steps`.
+    pub(crate) async fn group(&self, draws: &[Draw], row_bytes: u64, steps: &Range<u64>) -> Result<Fetched> {
+        let inner = &self.inner;
+        let reads: Vec<BoxFuture<'_, Result<Piece>>> = match &inner.cache {
+            None => self.reads(draws, row_bytes).into_iter().map(|(source, ranges)| inner.piece(source, ranges).boxed()).collect(),
+            Some(cache) => self.blocks(draws).into_iter().map(|(block, wanted)| inner.block(cache, block, wanted, steps).boxed()).collect(),
+        };
+        let mut pieces: Vec<Piece> = reads.into_iter().collect::<FuturesUnordered<_>>().try_collect().await?;
+        pieces.sort_unstable_by_key(|piece| (piece.source, piece.ranges.end()));
+        let read_rows = pieces.iter().filter(|piece| piece.stored).map(|piece| piece.rows.num_rows() as u64).sum();
+        Ok(Fetched { pieces, read_rows })
+    }
+
+    /// The reads for these draws.
+    fn reads(&self, draws: &[Draw], row_bytes: u64) -> Vec<(u32, Ranges)> {
+        let mut rows: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
+        for draw in draws {
+            rows.entry(draw.source).or_default().push(draw.row);
+        }
+        let most = READ_BYTES / row_bytes.max(1);
+        rows.into_iter()
+            .flat_map(|(source, rows)| Ranges::covering(rows, row_bytes).cut(most).into_iter().map(move |part| (source, part)))
+            .collect()
+    }
+
+    /// The blocks of these draws, and the places in each that are wanted.
+    fn blocks(&self, draws: &[Draw]) -> BTreeMap<Block, BTreeSet<u64>> {
+        let mut blocks: BTreeMap<Block, BTreeSet<u64>> = BTreeMap::new();
+        for draw in draws {
+            blocks.entry(self.inner.plan.block_of(draw)).or_default().insert(draw.place);
+        }
+        blocks
+    }
+
+    /// Reads that were asked for twice.
+    pub(crate) fn hedges(&self) -> u64 {
+        self.inner.latencies().hedges()
+    }
+}
+
+impl Inner {
+    /// A block's wanted rows, from the cache or from storage.
+    async fn block(&self, cache: &Cache, block: Block, wanted: BTreeSet<u64>, steps: &Range<u64>) -> Result<Piece> {
+        let _permit = self.permit().await?;
+        let places = self.plan.places(block);
+        let (rows, stored) = match cache.get(block, places.end - places.start, steps).await {
+            Some(rows) => (rows, false),
+            None => {
+                // Another replica of the host may be reading it just now.
+                let _claim = cache.claim(block).await;
+                match cache.get(block, places.end - places.start, steps).await {
+                    Some(rows) => (rows, false),
+                    None => {
+                        let ranges = Ranges::exactly(places.clone().map(|place| self.plan.row(block.source, place)).collect());
+                        let rows = self.persistent(block.source, &ranges).await?;
+                        cache.put(block, &rows, steps).await;
+                        (rows, true)
+                    }
+                }
+            }
+        };
+        let ranges = Ranges::exactly(wanted.iter().map(|place| self.plan.row(block.source, *place)).collect());
+        // A copy of few rows is cheaper than to hold a block for them.
+        let few: UInt32Array = wanted.iter().map(|place| (place - places.start) as u32).collect();
+        let rows = if few.len() == rows.num_rows() { Ok(rows) } else { take_record_batch(&rows, &few) };
+        let rows = rows.map_err(|error| Error::Internal(format!("split `{}`: rows of a block cannot be taken: {error}", self.split)))?;
+        Ok(Piece { source: block.source, ranges, rows, stored })
+    }
+
+    fn rows_of(&self, block: Block) -> u64 {
+        let places = self.plan.places(block);
+        places.end - places.start
+    }
+
+    /// Rows as they are stored.
+    async fn piece(&self, source: u32, ranges: Ranges) -> Result<Piece> {
+        let _permit = self.permit().await?;
+        let rows = self.persistent(source, &ranges).await?;
+        Ok(Piece { source, ranges, rows, stored: true })
+    }
+
+    async fn permit(&self) -> Result<tokio::sync::SemaphorePermit<'_>> {
+        self.reads.acquire().await.map_err(|_| Error::Internal("the reads of a loader were closed".to_owned()))
+    }
+
+    /// Reads rows, again and again where that may help.
+    async fn persistent(&self, source: u32, ranges: &Ranges) -> Result<RecordBatch> {
+        let began = self.machine.now();
+        let mut attempts = 1;
+        loop {
+            let failure = match self.hedged(source, ranges).await {
+                Ok(rows) => return Ok(rows),
+                Err(failure) => failure,
+            };
+            let chance = u64::from(source) ^ ranges.end() ^ u64::from(std::process::id()) << 32;
+            let since = self.machine.now().saturating_sub(began);
+            let Some(pause) = policy::retry(failure.kind(), attempts, since, self.settings.patience.duration(), chance) else {
+                let doing = format!("cannot read {} rows in {} ranges, after {attempts} attempts", ranges.rows(), ranges.as_slice().len());
+                return Err(Error::Store { split: self.split.clone(), doing, source: failure });
+            };
+            tracing::debug!(%failure, attempts, ?pause, "a read is tried again");
+            self.machine.sleep(pause).await;
+            attempts += 1;
+        }
+    }
+
+    /// Reads rows, asking a second time if the first answer takes much longer than most.
+    async fn hedged(&self, source: u32, ranges: &Ranges) -> forebay_store::Result<RecordBatch> {
+        let first = Box::pin(self.once(source, ranges));
+        let Some(after) = self.latencies().hedge_after(self.settings.hedge) else { return first.await };
+        let first = match select(first, self.machine.sleep(after)).await {
+            Either::Left((answer, _)) => return answer,
+            Either::Right(((), first)) => first,
+        };
+        if !self.latencies().hedge() {
+            return first.await;
+        }
+        match select(first, Box::pin(self.once(source, ranges))).await {
+            Either::Left((Ok(rows), _)) | Either::Right((Ok(rows), _)) => Ok(rows),
+            // One of the two failed; the other may still succeed.
+            Either::Left((Err(_), second)) => second.await,
+            Either::Right((Err(_), first)) => first.await,
+        }
+    }
+
+    async fn once(&self, source: u32, ranges: &Ranges) -> forebay_store::Result<RecordBatch> {
+        let began = self.machine.now();
+        let rows = self.tables[source as usize].read(ranges.as_slice(), self.columns).await?;
+        if rows.num_rows() as u64 != ranges.rows() {
+            let message = format!("a read gave {} rows, expected {}", rows.num_rows(), ranges.rows());
+            return Err(forebay_store::Error::new(Kind::Corrupt, message));
+        }
+        self.latencies().took(self.machine.now().saturating_sub(began));
+        Ok(rows)
+    }
+
+    fn latencies(&self) -> std::sync::MutexGuard<'_, Latencies> {
+        self.latencies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Fetched {
+    /// Where the row of a draw is: which piece, and where in it; none if it was not asked for.
+    pub(crate) fn place(&self, draw: &Draw) -> Option<(u32, u32)> {
+        let piece = self.pieces.partition_point(|piece| (piece.source, piece.ranges.end()) <= (draw.source, draw.row));
+        let found = self.pieces.get(piece).filter(|piece| piece.source == draw.source)?;
+        Some((piece as u32, found.ranges.place(draw.row)? as u32))
+    }
+
+    /// The rows of each piece.
+    pub(crate) fn batches(&self) -> Vec<RecordBatch> {
+        self.pieces.iter().map(|piece| piece.rows.clone()).collect()
+    }
+
+    /// Rows in memory.
+    pub(crate) fn rows(&self) -> u64 {
+        self.pieces.iter().map(|piece| piece.rows.num_rows() as u64).sum()
+    }
+
+    /// Size in memory.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.pieces.iter().map(|piece| piece.rows.get_array_memory_size() as u64).sum()
+    }
+}

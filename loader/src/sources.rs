@@ -1,0 +1,177 @@
+//! Dataset versions to the sources of a plan: opens their tables, runs their filters, decides how they are shuffled.
+//!
+//! Promises: sources that cannot be fed together (another modality, tokenizer or list of classes) are `Invalid` before a row
+//! is read; a filter is run once a call, over the columns that it names, and becomes a [`Selection`].
+
+use std::sync::Arc;
+
+use forebay_schemas::dataset::{DatasetManifest, Modality, TableRef};
+use forebay_schemas::run::{self, Run};
+use forebay_store::{Dataset, Table};
+use futures::TryStreamExt;
+
+use crate::error::{Error, Result};
+use crate::plan::{Plan, Schedule, Selection, SelectionBuilder, Shuffle, Source};
+
+/// About the bytes of a block where the settings leave its size open: one request's worth.
+const BLOCK_BYTES: u64 = 256 << 10;
+/// Fewest blocks of a window, below which a window would be hardly shuffled.
+const MIN_WINDOW_BLOCKS: u64 = 16;
+
+/// A dataset version that is read.
+#[derive(Clone, Debug)]
+pub struct Sourced<'a> {
+    /// The dataset.
+    pub dataset: &'a Dataset,
+    /// Its version.
+    pub manifest: &'a DatasetManifest,
+    /// SQL over the columns of the rows: only rows for which it is true are fed.
+    pub filter: Option<&'a str>,
+    /// Its weight among all, step by step.
+    pub weight: Schedule,
+}
+
+/// What decides the order of samples, beside the sources.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ordering {
+    /// Seed of the order and of every other draw.
+    pub seed: u64,
+    /// K: micro-batches in a step.
+    pub micro_batches: u32,
+    /// B: samples in a micro-batch.
+    pub micro_batch_size: u32,
+    /// How far rows are moved.
+    pub shuffle: run::Shuffle,
+}
+
+impl Ordering {
+    /// That of a training run.
+    pub fn of(run: &Run) -> Self {
+        let run::Batch { micro_batches, micro_batch_size, .. } = run.batch;
+        Self { seed: run.seed, micro_batches, micro_batch_size, shuffle: run.shuffle.clone() }
+    }
+}
+
+/// Open tables and the order in which their rows are fed.
+pub struct Resolved {
+    /// The order.
+    pub plan: Plan,
+    pub(crate) tables: Vec<Arc<dyn Table>>,
+}
+
+/// Opens `split` of every source, runs the filters, and makes the plan.
+///
+/// `Invalid` if there is no such split, a source has no rows that pass, or the sources do not fit each other.
+pub async fn resolve(sources: &[Sourced<'_>], split: &str, ordering: &Ordering) -> Result<Resolved> {
+    let (mut planned, mut tables) = (Vec::new(), Vec::new());
+    for (number, source) in sources.iter().enumerate() {
+        if let Some(first) = sources.first().filter(|_| number > 0) {
+            check_alike(first.manifest, source.manifest, number)?;
+        }
+        let (table, open) = table(source, split).await?;
+        let selection = match source.filter {
+            None => None,
+            Some(filter) => Some(Arc::new(select(open.as_ref(), filter, split, source.manifest).await?)),
+        };
+        planned.push(Source {
+            identity: source.manifest.identity(),
+            rows: table.rows,
+            selection,
+            shuffle: shuffle(&ordering.shuffle, source.manifest),
+            weight: source.weight.clone(),
+        });
+        tables.push(open);
+    }
+    let plan = Plan::new(&planned, ordering.seed, ordering.micro_batches, ordering.micro_batch_size)?;
+    Ok(Resolved { plan, tables })
+}
+
+async fn table<'a>(source: &Sourced<'a>, split: &str) -> Result<(&'a TableRef, Arc<dyn Table>)> {
+    let manifest = source.manifest;
+    let table = manifest.tables.get(split).ok_or_else(|| {
+        let names = manifest.tables.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+        Error::Invalid(format!("dataset version {}: found no table `{split}`, expected one of {names}", manifest.version))
+    })?;
+    if table.rows == 0 {
+        return Err(Error::Invalid(format!("dataset version {}, split `{split}`: found no rows, expected at least 1", manifest.version)));
+    }
+    let open = source.dataset.tables(table.format).open(table).await;
+    let open = open.map_err(|error| failed(split, manifest, "cannot open its table", error))?;
+    Ok((table, open))
+}
+
+async fn select(table: &dyn Table, filter: &str, split: &str, manifest: &DatasetManifest) -> Result<Selection> {
+    let wrong = |error| failed(split, manifest, "cannot filter its rows", error);
+    let mut found = table.select(filter).await.map_err(wrong)?;
+    let mut builder = SelectionBuilder::default();
+    while let Some(ranges) = found.try_next().await.map_err(wrong)? {
+        for range in ranges {
+            if range.end > table.rows() || !builder.add(range.clone()) {
+                return Err(Error::Internal(format!("split `{split}`: filter `{filter}` gave rows {range:?} out of order")));
+            }
+        }
+    }
+    let selection = builder.finish();
+    if selection.is_empty() {
+        return Err(Error::Invalid(format!(
+            "dataset version {}, split `{split}`: filter `{filter}` leaves none of its {} rows, expected at least 1",
+            manifest.version,
+            table.rows()
+        )));
+    }
+    Ok(selection)
+}
+
+fn failed(split: &str, manifest: &DatasetManifest, what: &str, source: forebay_store::Error) -> Error {
+    Error::Store { split: split.to_owned(), doing: format!("{what} in dataset version {}", manifest.version), source }
+}
+
+fn check_alike(first: &DatasetManifest, other: &DatasetManifest, number: usize) -> Result<()> {
+    let bad = |what: &str, found: String, expected: String| {
+        Err(Error::Invalid(format!("dataset {number} of the mixture: found {what} {found}, expected {expected} as of the first")))
+    };
+    if first.modality != other.modality {
+        return bad("modality", format!("{:?}", other.modality), format!("{:?}", first.modality));
+    }
+    let tokenizer = |manifest: &DatasetManifest| manifest.tokenizer.as_ref().map(|tokenizer| tokenizer.object.digest);
+    if tokenizer(first) != tokenizer(other) {
+        let shown = |manifest: &DatasetManifest| tokenizer(manifest).map_or_else(|| "none".to_owned(), |digest| digest.short());
+        return bad("tokenizer", shown(other), shown(first));
+    }
+    if first.statistics.sequence_length != other.statistics.sequence_length {
+        let shown = |manifest: &DatasetManifest| format!("{:?}", manifest.statistics.sequence_length);
+        return bad("sequence length", shown(other), shown(first));
+    }
+    if first.statistics.classes != other.statistics.classes {
+        let shown =
+            |manifest: &DatasetManifest| manifest.statistics.classes.as_ref().map_or_else(|| "none".to_owned(), |names| names.join(", "));
+        return bad("classes", shown(other), shown(first));
+    }
+    Ok(())
+}
+
+/// Blocks of about [`BLOCK_BYTES`] where the settings leave it open: a function of the version alone.
+fn shuffle(settings: &run::Shuffle, manifest: &DatasetManifest) -> Shuffle {
+    let block_rows = match settings.block_rows {
+        0 => (BLOCK_BYTES / row_bytes(manifest)).clamp(1, 1024),
+        rows => rows,
+    };
+    // Rounded down to a power of two.
+    let block_rows = 1 << block_rows.ilog2();
+    Shuffle { block_rows, window_blocks: (settings.window_rows / block_rows).max(MIN_WINDOW_BLOCKS) }
+}
+
+/// About the bytes of a stored training row.
+fn row_bytes(manifest: &DatasetManifest) -> u64 {
+    let bytes = match manifest.modality {
+        Modality::Text => u64::from(manifest.statistics.sequence_length.unwrap_or(1023)) * 4 + 4,
+        Modality::Images => {
+            // Place n counts pictures of 2ⁿ to 2ⁿ⁺¹ - 1 bytes; one and a half times 2ⁿ stands for them.
+            let sizes = manifest.statistics.sizes.iter().zip(0u32..63);
+            let (sum, count) = sizes
+                .fold((0u128, 0u128), |(sum, count), (many, n)| (sum + u128::from(*many) * (3u128 << n) / 2, count + u128::from(*many)));
+            u64::try_from(sum.checked_div(count).unwrap_or(16 << 10)).unwrap_or(u64::MAX)
+        }
+    };
+    bytes.max(1)
+}
