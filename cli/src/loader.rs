@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
-use forebay_loader::{Draw, Loader as Stream, Ordering, Plan, Sourced, StreamOptions, Transform, resolve};
+use forebay_loader::{BenchReport, Counts, Draw, Loader as Stream, Ordering, Plan, Sourced, StreamOptions, Transform, resolve};
 use forebay_schemas::dataset::DatasetManifest;
 use forebay_schemas::record::TRAIN;
 use forebay_schemas::run::{Run, Weight};
@@ -54,7 +54,8 @@ enum Action {
         /// Decoding threads; 0 is one a core
         #[arg(long, default_value_t = 0)]
         threads: usize,
-        /// Prints {samples, seconds, samples_per_second, megabytes, waits, work, cache, hedges}
+        /// Prints {samples, seconds, cpu_seconds, first_seconds, samples_per_second, megabytes, samples_digest, replaced, waits, consumer,
+        /// work, cache, hedges}
         #[arg(long)]
         json: bool,
     },
@@ -197,23 +198,64 @@ fn bench(run: &Run, steps: u64, threads: usize, json: bool) -> Result<()> {
     let first = opened.first().context("a run reads a dataset")?;
     let transform = Transform::training(run, &first.manifest)?;
     let loader = runtime.block_on(Stream::open(&sourced(&opened), TRAIN, &Ordering::of(run), transform, &run.loader))?;
-    let options = StreamOptions { threads, prefetch_bytes: run.loader.prefetch.0 };
+    let options = StreamOptions { threads, prefetch_bytes: run.loader.prefetch.0, corrupt_samples: run.loader.corrupt_samples };
     let report = forebay_loader::bench(&loader, runtime.handle().clone(), steps.saturating_mul(run.batch.micro_batches.into()), options)?;
     if json {
         return output::json(&report);
     }
+    print(&report)
+}
+
+/// A measurement for people: how fast, and where the time went.
+fn print(report: &BenchReport) -> Result<()> {
     output::line(format!(
-        "{} samples in {:.2} s: {:.0} samples/s, {:.1} MB/s of batches",
+        "{} samples in {:.2} s: {:.0} samples/s, {:.1} MB/s of batches, the first after {:.3} s",
         output::grouped(report.samples),
         report.seconds,
         report.samples_per_second,
-        report.megabytes / report.seconds.max(1e-9)
+        report.megabytes / report.seconds.max(1e-9),
+        report.first_seconds
+    ))?;
+    if let Some(cpu) = report.cpu_seconds {
+        output::line(format!("{:.2} CPU-seconds: {:.0} samples a CPU-second", cpu, report.samples as f64 / cpu.max(0.01)))?;
+    }
+    let work = report.work;
+    output::line(format!(
+        "{} rows read for {} that were wanted, {} reads asked for twice",
+        output::grouped(work.read_rows),
+        output::grouped(work.used_rows),
+        report.hedges
     ))?;
     if let Some(cache) = report.cache {
-        output::line(format!(
-            "cache: {} hits, {} misses, {} evicted, {} bypassed, {} damaged",
-            cache.hits, cache.misses, cache.evicted, cache.bypassed, cache.damaged
-        ))?;
+        let Counts { hits, misses, damaged, bypassed, evicted } = cache;
+        output::line(format!("cache: {hits} hits, {misses} misses, {evicted} evicted, {bypassed} not kept, {damaged} damaged"))?;
     }
-    output::json(&report.waits)
+    if report.replaced > 0 {
+        output::line(format!("{} samples do not decode and were replaced", report.replaced))?;
+    }
+    output::line(format!("digest of what was fed: {}\n", report.samples_digest))?;
+    let waits = report.waits;
+    let causes = [
+        ("request", waits.request, Some(work.request)),
+        ("queue", waits.queue, None),
+        ("decode", waits.decode, Some(work.decode)),
+        ("augment", waits.augment, Some(work.augment)),
+        ("collate", waits.collate, Some(work.collate)),
+        ("wake", waits.wake, None),
+        ("consumer", report.consumer, None),
+        ("wall", report.seconds, None),
+    ];
+    let lines: Vec<Vec<String>> = causes
+        .into_iter()
+        .map(|(cause, waited, worked)| {
+            let share = 100.0 * waited / report.seconds.max(1e-9);
+            vec![
+                cause.to_owned(),
+                format!("{waited:.3}"),
+                format!("{share:.1}"),
+                worked.map_or_else(String::new, |worked| format!("{worked:.3}")),
+            ]
+        })
+        .collect();
+    output::table(&["waited for", "seconds", "%", "worked, thread-seconds"], &lines)
 }

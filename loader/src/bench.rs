@@ -4,6 +4,7 @@
 
 use std::time::Instant;
 
+use forebay_schemas::Digest;
 use serde::Serialize;
 use tokio::runtime::Handle;
 
@@ -20,12 +21,22 @@ pub struct BenchReport {
     pub samples: u64,
     /// Time from the start to the last of them.
     pub seconds: f64,
+    /// Processor time of the process in it, in steps of 10 ms; none where the system does not say.
+    pub cpu_seconds: Option<f64>,
+    /// Time from the start to the first micro-batch.
+    pub first_seconds: f64,
     /// Samples a second.
     pub samples_per_second: f64,
     /// Batches delivered, in millions of bytes.
     pub megabytes: f64,
+    /// Digest of all micro-batches in order: of every sample and the key of its augmentation.
+    pub samples_digest: Digest,
+    /// Samples that did not decode and were replaced.
+    pub replaced: u64,
     /// Where the consumer waited.
     pub waits: Waits,
+    /// What is left of the time: the consumer's own.
+    pub consumer: f64,
     /// What the stages took, whether or not anybody waited for them.
     pub work: Work,
     /// What the cache did; none without one.
@@ -38,24 +49,42 @@ pub struct BenchReport {
 pub fn bench(loader: &Loader, runtime: Handle, micro_batches: u64, options: StreamOptions) -> Result<BenchReport> {
     let each_step = loader.plan().micro_batches();
     let steps = micro_batches.div_ceil(u64::from(each_step));
-    let began = Instant::now();
+    let (began, cpu_before) = (Instant::now(), cpu_seconds());
     let mut stream = loader.stream(runtime, (0..each_step).collect(), 0, steps, options);
-    let (mut samples, mut bytes) = (0, 0);
+    let (mut samples, mut bytes, mut replaced, mut first, mut digests) = (0, 0, 0, None, Vec::new());
     for _ in 0..micro_batches {
         let Some(micro_batch) = stream.next() else { break };
-        let batch = micro_batch?.batch;
-        samples += batch.samples() as u64;
-        bytes += batch.bytes();
+        let micro_batch = micro_batch?;
+        first.get_or_insert_with(|| began.elapsed().as_secs_f64());
+        samples += micro_batch.batch.samples() as u64;
+        bytes += micro_batch.batch.bytes();
+        replaced += micro_batch.replaced.len() as u64;
+        digests.push(micro_batch.digest);
     }
     let seconds = began.elapsed().as_secs_f64();
+    let waits = stream.waits();
     Ok(BenchReport {
         samples,
         seconds,
+        cpu_seconds: cpu_seconds().zip(cpu_before).map(|(after, before)| after - before),
+        first_seconds: first.unwrap_or(seconds),
+        samples_digest: Digest::of_parts(digests.iter().map(|digest| &digest.as_bytes()[..])),
+        replaced,
+        consumer: seconds - waits.total(),
         samples_per_second: samples as f64 / seconds.max(1e-9),
         megabytes: bytes as f64 / 1e6,
-        waits: stream.waits(),
+        waits,
         work: stream.work(),
         cache: loader.cache(),
         hedges: loader.hedges(),
     })
+}
+
+/// Processor time of this process and its threads, also those that have ended.
+fn cpu_seconds() -> Option<f64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The name in parentheses may hold spaces; user and system time are the 12th and 13th field after it, in hundredths.
+    let (_, fields) = stat.rsplit_once(')')?;
+    let ticks: Vec<u64> = fields.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse().ok()).collect();
+    (ticks.len() == 2).then(|| ticks.iter().sum::<u64>() as f64 / 100.0)
 }

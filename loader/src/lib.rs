@@ -20,10 +20,11 @@ mod cache;
 mod decode;
 mod fetch;
 mod machine;
+mod quarantine;
 #[cfg(test)]
 mod simulation;
 
-pub use batch::{Batch, MicroBatch, Transform};
+pub use batch::{Batch, MicroBatch, Replaced, Transform};
 pub use bench::{BenchReport, bench};
 pub use cache::Counts;
 pub use error::{Error, Kind, Result};

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use forebay_schemas::Digest;
 use forebay_schemas::run::Loading;
+use forebay_store::Location;
 use tokio::runtime::Handle;
 
 use crate::batch::{Recipe, Transform};
@@ -18,6 +19,7 @@ use crate::fetch::Fetch;
 use crate::machine::{Machine, Real, blocking};
 use crate::plan::Plan;
 use crate::prefetch::{Order, Sequential, Stream, StreamOptions};
+use crate::quarantine::Quarantine;
 use crate::sources::{Ordering, Resolved, Sourced, resolve};
 
 /// One split of dataset versions under one seed. Cheap to clone.
@@ -31,6 +33,7 @@ struct Inner {
     fetch: Fetch,
     recipe: Recipe,
     cache: Option<Cache>,
+    quarantine: Option<Arc<Quarantine>>,
 }
 
 impl Loader {
@@ -61,8 +64,20 @@ impl Loader {
                 Some(Cache::open(plan.clone(), &names, disk, Arc::clone(&machine), loading.cache.size.0).await)
             }
         };
+        let quarantine = match &loading.quarantine {
+            None => None,
+            Some(url) => {
+                let location = Location::open(url).await.map_err(|source| Error::Store {
+                    split: split.to_owned(),
+                    doing: "cannot open its quarantine".to_owned(),
+                    source,
+                })?;
+                let identities = sources.iter().map(|source| source.manifest.identity()).collect();
+                Some(Quarantine::new(location, split, identities))
+            }
+        };
         let fetch = Fetch::new(tables, plan.clone(), split, recipe.columns(), cache.clone(), machine, loading);
-        Ok(Self { inner: Arc::new(Inner { plan, fetch, recipe, cache }) })
+        Ok(Self { inner: Arc::new(Inner { plan, fetch, recipe, cache, quarantine }) })
     }
 
     /// The order of the samples.
@@ -90,7 +105,7 @@ impl Loader {
     pub fn stream(&self, runtime: Handle, micro_batches: Vec<u32>, first_step: u64, end_step: u64, options: StreamOptions) -> Stream {
         let recipe = self.inner.recipe.clone();
         match Order::planned(self.inner.plan.clone(), micro_batches, first_step, end_step) {
-            Ok(order) => Stream::start(&runtime, self.inner.fetch.clone(), recipe, order, options),
+            Ok(order) => Stream::start(&runtime, self.inner.fetch.clone(), recipe, order, options).with(self.inner.quarantine.clone()),
             Err(error) => Stream::refused(recipe, error),
         }
     }

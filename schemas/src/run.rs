@@ -177,7 +177,7 @@ impl Default for Optimizer {
     }
 }
 
-/// Random augmentation of training images, drawn by (seed, step, micro-batch, sample).
+/// Random augmentation of training images, drawn by (seed, source, epoch, row).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Augment {

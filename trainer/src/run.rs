@@ -204,6 +204,10 @@ impl Replica {
                 let message = format!("micro-batch {} of step {}: expected step {step}", micro_batch.index, micro_batch.step);
                 return Err(Error::new(Kind::Internal, message));
             }
+            for replaced in &micro_batch.replaced {
+                let (row, reason) = (replaced.row, &replaced.reason);
+                tracing::warn!(step, row, source = replaced.source, reason, "a sample does not decode and was replaced");
+            }
             reports.push(MicroBatchReport { index: micro_batch.index, loss: None, samples: micro_batch.digest });
             source.input(&micro_batch.batch)
         };
@@ -223,7 +227,7 @@ impl Replica {
             (0, Task::Images { .. }) => tch::get_num_threads().max(1) as usize,
             (threads, _) => threads as usize,
         };
-        let options = StreamOptions { threads, prefetch_bytes: loading.prefetch.0 };
+        let options = StreamOptions { threads, prefetch_bytes: loading.prefetch.0, corrupt_samples: loading.corrupt_samples };
         let indices = assignment.micro_batches.clone();
         self.loader.stream(self.runtime.handle().clone(), indices, assignment.step, self.info.run.batch.steps, options)
     }

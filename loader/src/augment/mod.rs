@@ -1,7 +1,7 @@
 //! Which part of a picture a sample shows: random for training, the centre for validation.
 //!
 //! Crop, horizontal flip, rotation and resize are one affine map from the sample's pixels to the picture's, so a picture
-//! is resampled once, however many of them there are; [`render`] does it and normalises on the way.
+//! is resampled once, however many of them there are; [`Renderer`] does it and normalises on the way.
 //! Promises: a pure function of the picture's size, the settings and (seed, source, epoch, row).
 //! Deliberately absent: changes of colour, and anything that needs a second sample.
 
@@ -9,7 +9,7 @@ mod philox;
 mod render;
 
 pub(crate) use philox::Draws;
-pub(crate) use render::{Normalise, render};
+pub(crate) use render::{Normalise, Renderer};
 
 use forebay_schemas::run::Augment;
 
@@ -52,6 +52,12 @@ impl View {
         let degrees = draws.between(-augment.max_rotation_degrees, augment.max_rotation_degrees);
         let crop = random_crop(f64::from(width), f64::from(height), augment.min_crop_area, draws);
         Self::of(crop, size, flip, degrees)
+    }
+
+    /// The same view of a picture of other sides.
+    pub(crate) fn scaled(&self, factor: f64) -> Self {
+        let scale = |vector: [f64; 2]| vector.map(|value| value * factor);
+        Self { centre: scale(self.centre), right: scale(self.right), down: scale(self.down) }
     }
 
     fn of(crop: Crop, size: u32, flip: bool, degrees: f64) -> Self {

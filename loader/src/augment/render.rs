@@ -1,8 +1,13 @@
 //! Resamples a view of a picture into a normalised sample, planes of red, green and blue, in one pass.
 //!
-//! Bilinear; beyond its edge a picture is mirrored. Where the view is at least twice as fine as the sample, the
-//! picture is first averaged over whole blocks of pixels, so that fine detail does not alias.
-//! Promises: the same bits for the same input whatever the thread; nothing outside `out` is written.
+//! A view that is not turned is a rectangle, resized by a bilinear filter as wide as the sample is coarse. A turned one is
+//! sampled bilinearly, of a picture that is first averaged over whole blocks of pixels where the view is at least twice as
+//! fine as the sample, so that fine detail does not alias; beyond its edge a picture is mirrored.
+//! Promises: the same bits for the same input whatever the thread and whatever SIMD the machine has (a test compares
+//! them); nothing outside `out` is written.
+
+use fast_image_resize::images::{Image, ImageRef};
+use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 
 use super::View;
 use crate::decode::Picture;
@@ -20,15 +25,83 @@ impl Normalise {
     }
 }
 
-/// Renders the view as `size` × `size` pixels into `out`, shape `[3, size, size]`.
-pub(crate) fn render(picture: &Picture, view: &View, size: u32, normalise: &Normalise, out: &mut [f32]) {
-    let step = |direction: [f64; 2]| direction[0].hypot(direction[1]);
-    let factor = step(view.right).min(step(view.down)).floor() as u32;
-    if factor >= 2 {
-        let (smaller, view) = reduce(picture, view, size, factor);
-        resample(&smaller, &view, size as usize, normalise, out);
-    } else {
-        resample(picture, view, size as usize, normalise, out);
+/// Renders views; keeps its working memory, so have one a thread.
+#[derive(Default)]
+pub(crate) struct Renderer {
+    resizer: Resizer,
+    rgb: Vec<u8>,
+}
+
+impl Renderer {
+    /// Renders the view as `size` × `size` pixels into `out`, shape `[3, size, size]`.
+    pub(crate) fn render(&mut self, picture: &Picture, view: &View, size: u32, normalise: &Normalise, out: &mut [f32]) {
+        if let Some(upright) = Upright::of(picture, view, size)
+            && self.resize(picture, &upright, size)
+        {
+            return lay_out(&self.rgb, upright.mirrored, size as usize, normalise, out);
+        }
+        let step = |direction: [f64; 2]| direction[0].hypot(direction[1]);
+        let factor = step(view.right).min(step(view.down)).floor() as u32;
+        if factor >= 2 {
+            let (smaller, view) = reduce(picture, view, size, factor);
+            resample(&smaller, &view, size as usize, normalise, out);
+        } else {
+            resample(picture, view, size as usize, normalise, out);
+        }
+    }
+
+    /// Resizes a rectangle to the sample's size, bytes to bytes; false where the library refuses it.
+    fn resize(&mut self, picture: &Picture, upright: &Upright, size: u32) -> bool {
+        let [left, top, width, height] = upright.rectangle;
+        let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear)).crop(left, top, width, height);
+        self.rgb.resize(3 * size as usize * size as usize, 0);
+        let Ok(source) = ImageRef::new(picture.width, picture.height, &picture.pixels, PixelType::U8x3) else { return false };
+        let Ok(mut target) = Image::from_slice_u8(size, size, &mut self.rgb, PixelType::U8x3) else { return false };
+        self.resizer.resize(&source, &mut target, &options).is_ok()
+    }
+}
+
+/// A view that is not turned and lies within the picture: a rectangle, mirrored left to right or not.
+struct Upright {
+    /// Left, top, width, height.
+    rectangle: [f64; 4],
+    mirrored: bool,
+}
+
+impl Upright {
+    fn of(picture: &Picture, view: &View, size: u32) -> Option<Self> {
+        if view.right[1] != 0.0 || view.down[0] != 0.0 || view.down[1] <= 0.0 {
+            return None;
+        }
+        let (width, height) = (view.right[0].abs() * f64::from(size), view.down[1] * f64::from(size));
+        let (left, top) = (view.centre[0] - width / 2.0, view.centre[1] - height / 2.0);
+        // What is beyond an edge by rounding alone is within.
+        let within = |start: f64, length: f64, side: u32| start > -1e-6 && start + length < f64::from(side) + 1e-6;
+        if !within(left, width, picture.width) || !within(top, height, picture.height) {
+            return None;
+        }
+        let (left, top) = (left.max(0.0), top.max(0.0));
+        let rectangle = [left, top, width.min(f64::from(picture.width) - left), height.min(f64::from(picture.height) - top)];
+        Some(Self { rectangle, mirrored: view.right[0] < 0.0 })
+    }
+}
+
+/// Bytes of interleaved channels to normalised planes, in one pass.
+fn lay_out(rgb: &[u8], mirrored: bool, size: usize, normalise: &Normalise, out: &mut [f32]) {
+    let (red, rest) = out.split_at_mut(size * size);
+    let (green, blue) = rest.split_at_mut(size * size);
+    let rows = red.chunks_exact_mut(size).zip(green.chunks_exact_mut(size)).zip(blue.chunks_exact_mut(size));
+    let Normalise { scale, bias } = normalise;
+    for (pixels, ((red, green), blue)) in rgb.chunks_exact(3 * size).zip(rows) {
+        let (pixels, _) = pixels.as_chunks::<3>();
+        for ((pixel, red), (green, blue)) in pixels.iter().zip(red.iter_mut()).zip(green.iter_mut().zip(blue.iter_mut())) {
+            *red = f32::from(pixel[0]) * scale[0] + bias[0];
+            *green = f32::from(pixel[1]) * scale[1] + bias[1];
+            *blue = f32::from(pixel[2]) * scale[2] + bias[2];
+        }
+        if mirrored {
+            [red, green, blue].into_iter().for_each(|row| row.reverse());
+        }
     }
 }
 
@@ -154,9 +227,11 @@ fn span(length: u32, view: &View, axis: usize, size: u32, factor: u32) -> (usize
 }
 
 #[cfg(test)]
+#[expect(unsafe_code, reason = "a SIMD level can only be chosen by an unsafe call")]
 mod tests {
     use super::*;
     use crate::augment::Draws;
+    use fast_image_resize::CpuExtensions;
     use forebay_schemas::run::Augment;
     use proptest::prelude::*;
 
@@ -169,7 +244,7 @@ mod tests {
 
     fn rendered(picture: &Picture, view: &View, size: u32) -> Vec<u8> {
         let mut out = vec![f32::NAN; (3 * size * size) as usize];
-        render(picture, view, size, &Normalise::new(PLAIN[0], PLAIN[1]), &mut out);
+        Renderer::default().render(picture, view, size, &Normalise::new(PLAIN[0], PLAIN[1]), &mut out);
         let plane = (size * size) as usize;
         (0..plane).flat_map(|i| [out[i], out[plane + i], out[2 * plane + i]]).map(|value| (value * 255.0).round() as u8).collect()
     }
@@ -229,9 +304,35 @@ mod tests {
     fn a_channel_is_centred_and_scaled_by_its_own_statistics() {
         let grey = picture(4, 4, |_, _| [51, 102, 255]);
         let mut out = vec![0.0; 3 * 16];
-        render(&grey, &View::centred(4, 4, 4), 4, &Normalise::new([0.1, 0.2, 0.5], [0.1, 0.4, 0.25]), &mut out);
+        Renderer::default().render(&grey, &View::centred(4, 4, 4), 4, &Normalise::new([0.1, 0.2, 0.5], [0.1, 0.4, 0.25]), &mut out);
         for (plane, expected) in out.chunks_exact(16).zip([1.0f32, 0.5, 2.0]) {
             assert!(plane.iter().all(|value| (value - expected).abs() < 1e-5), "{plane:?}");
+        }
+    }
+
+    #[test]
+    fn every_simd_level_gives_the_same_bits() {
+        let normalise = Normalise::new([0.4; 3], [0.2; 3]);
+        for (width, height, size) in [(500, 333, 224), (64, 40, 96), (37, 113, 16), (1200, 900, 64)] {
+            let picture = speckled(width, height);
+            let augment = Augment { min_crop_area: 0.2, flip: 0.5, max_rotation_degrees: 0.0 };
+            for seed in 0..8 {
+                let view = View::random(width, height, size, &augment, &mut Draws::new(seed, 0, 0, 0));
+                let with = |level: Option<CpuExtensions>| {
+                    let mut renderer = Renderer::default();
+                    if let Some(level) = level {
+                        // SAFETY: the processor was asked whether it has these instructions.
+                        unsafe { renderer.resizer.set_cpu_extensions(level) };
+                    }
+                    let mut out = vec![0.0; (3 * size * size) as usize];
+                    renderer.render(&picture, &view, size, &normalise, &mut out);
+                    out
+                };
+                let best = with(None);
+                for level in [CpuExtensions::None, CpuExtensions::Sse4_1, CpuExtensions::Avx2] {
+                    assert!(!level.is_supported() || with(Some(level)) == best, "{level:?}, {width} × {height} to {size}");
+                }
+            }
         }
     }
 

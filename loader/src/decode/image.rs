@@ -1,14 +1,18 @@
-//! JPEG and PNG to upright RGB pixels, eight bits a channel.
+//! Encoded images to RGB pixels, eight bits a channel: of a JPEG the part that a view shows, of others all.
 //!
 //! The EXIF orientation is applied; transparency is dropped, grey is copied to three channels, 16 bits are cut to 8.
 
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use forebay_jpeg::Decoder;
 use image::{DynamicImage, ImageDecoder, ImageReader};
 
+use super::jpeg::Jpeg;
+use crate::augment::View;
+
 /// Most bytes that a decoded image may take: a picture of 13,000 × 13,000 pixels, and no bomb of 65,535 × 65,535.
-const MAX_DECODED_BYTES: u64 = 512 << 20;
+pub(super) const MAX_DECODED_BYTES: u64 = 512 << 20;
 
 /// Decoded pixels, rows from the top, three bytes a pixel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,12 +22,64 @@ pub(crate) struct Picture {
     pub(crate) pixels: Vec<u8>,
 }
 
-/// Decodes an image; the error says why not.
-pub(crate) fn decode_image(bytes: &[u8]) -> Result<Picture, String> {
-    // A decoder that panics on some input must not take the worker, and with it the stream, down.
-    match catch_unwind(AssertUnwindSafe(|| decode(bytes))) {
-        Ok(decoded) => decoded,
-        Err(_) => Err("image: the decoder gave up, expected a JPEG or PNG".to_owned()),
+/// Decodes images; keeps its working memory, so have one a thread.
+#[derive(Default)]
+pub(crate) struct Images {
+    decoder: Option<Decoder>,
+    pixels: Vec<u8>,
+}
+
+/// An image of which it is known how large it is.
+pub(crate) enum Opened<'a> {
+    Jpeg(Jpeg<'a>),
+    Decoded(Picture),
+}
+
+impl Images {
+    /// Reads as much of an image as says how large it is; the error says why that is not possible.
+    pub(crate) fn open<'a>(&mut self, bytes: &'a [u8]) -> Result<Opened<'a>, String> {
+        if bytes.starts_with(&[0xff, 0xd8, 0xff]) {
+            return Ok(Opened::Jpeg(Jpeg::open(self.decoder()?, bytes)?));
+        }
+        // A decoder that panics on some input must not take the worker, and with it the stream, down.
+        match catch_unwind(AssertUnwindSafe(|| decode(bytes))) {
+            Ok(decoded) => Ok(Opened::Decoded(decoded?)),
+            Err(_) => Err("image: the decoder gave up, expected a JPEG or PNG".to_owned()),
+        }
+    }
+
+    /// Decodes what `view` shows of an image; also gives the view of what was decoded.
+    pub(crate) fn part(&mut self, opened: Opened<'_>, view: &View, size: u32) -> Result<(Picture, View), String> {
+        match opened {
+            Opened::Jpeg(jpeg) => {
+                let pixels = std::mem::take(&mut self.pixels);
+                jpeg.part(self.decoder()?, view, size, pixels)
+            }
+            Opened::Decoded(picture) => Ok((picture, *view)),
+        }
+    }
+
+    /// Takes back the memory of a picture.
+    pub(crate) fn recycle(&mut self, picture: Picture) {
+        self.pixels = picture.pixels;
+    }
+
+    fn decoder(&mut self) -> Result<&mut Decoder, String> {
+        let decoder = match self.decoder.take() {
+            Some(decoder) => decoder,
+            None => Decoder::new(Some(MAX_DECODED_BYTES)).map_err(|error| format!("image: {error}"))?,
+        };
+        Ok(self.decoder.insert(decoder))
+    }
+}
+
+impl Opened<'_> {
+    /// Sides of the upright picture.
+    pub(crate) fn sides(&self) -> (u32, u32) {
+        match self {
+            Self::Jpeg(jpeg) => jpeg.sides(),
+            Self::Decoded(picture) => (picture.width, picture.height),
+        }
     }
 }
 

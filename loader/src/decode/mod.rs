@@ -5,7 +5,8 @@
 //! Deliberately absent: which row it was; the caller knows.
 
 mod image;
+mod jpeg;
 mod tokens;
 
-pub(crate) use image::{Picture, decode_image};
+pub(crate) use image::{Images, Picture};
 pub(crate) use tokens::{sequence_width, widen};

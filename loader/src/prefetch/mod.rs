@@ -23,6 +23,7 @@ pub(crate) use order::Order;
 use crate::batch::{Batch, MicroBatch, Recipe};
 use crate::error::{Error, Result};
 use crate::fetch::Fetch;
+use crate::quarantine::Quarantine;
 use crate::stall::Waits;
 use queue::{Queue, work};
 
@@ -33,11 +34,13 @@ pub struct StreamOptions {
     pub threads: usize,
     /// Bytes of rows read and batches made that wait for the consumer. Default: 64 MiB.
     pub prefetch_bytes: u64,
+    /// Samples that do not decode and are replaced; one more ends the stream. Default: 0.
+    pub corrupt_samples: u64,
 }
 
 impl Default for StreamOptions {
     fn default() -> Self {
-        Self { threads: 1, prefetch_bytes: 64 << 20 }
+        Self { threads: 1, prefetch_bytes: 64 << 20, corrupt_samples: 0 }
     }
 }
 
@@ -67,6 +70,10 @@ pub struct Stream {
     total: u64,
     waits: Waits,
     failure: Option<Error>,
+    /// Samples that may yet be replaced.
+    corrupt_left: u64,
+    runtime: Option<Handle>,
+    quarantine: Option<Arc<Quarantine>>,
     reader: Option<tokio::task::JoinHandle<()>>,
     workers: Vec<JoinHandle<()>>,
 }
@@ -90,7 +97,8 @@ impl Stream {
         // One half for rows, one for batches: whichever stage is the slower one, its input and output are both there.
         let half = options.prefetch_bytes / 2;
         let queue = Arc::new(Queue::new(recipe, total, half));
-        let mut stream = Self { queue, next: 0, total, waits: Waits::default(), failure: None, reader: None, workers: Vec::new() };
+        let mut stream = Self::idle(queue);
+        (stream.total, stream.corrupt_left, stream.runtime) = (total, options.corrupt_samples, Some(runtime.clone()));
         let threads = match options.threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             threads => threads,
@@ -116,8 +124,18 @@ impl Stream {
     /// A stream that ends with this error.
     pub(crate) fn refused(recipe: Recipe, error: Error) -> Self {
         let queue = Arc::new(Queue::new(recipe, 0, 0));
-        let stream = Self { queue, next: 0, total: 0, waits: Waits::default(), failure: None, reader: None, workers: Vec::new() };
-        stream.failed(error)
+        Self::idle(queue).failed(error)
+    }
+
+    fn idle(queue: Arc<Queue>) -> Self {
+        let (waits, workers) = (Waits::default(), Vec::new());
+        Self { queue, next: 0, total: 0, waits, failure: None, corrupt_left: 0, runtime: None, quarantine: None, reader: None, workers }
+    }
+
+    /// Writes samples that do not decode there.
+    pub(crate) fn with(mut self, quarantine: Option<Arc<Quarantine>>) -> Self {
+        self.quarantine = quarantine;
+        self
     }
 
     fn failed(mut self, error: Error) -> Self {
@@ -140,16 +158,26 @@ impl Stream {
         let to = Instant::now();
         match ready {
             Ok((micro_batch, passage)) => {
+                let replaced = micro_batch.replaced.len() as u64;
+                if let (Some(quarantine), Some(runtime)) = (&self.quarantine, &self.runtime) {
+                    quarantine.add(runtime, &micro_batch.replaced);
+                }
+                if let Some(one) = micro_batch.replaced.get(self.corrupt_left as usize) {
+                    return Some(Err(self.end(one.clone().into_error(self.queue.recipe.split()))));
+                }
+                self.corrupt_left -= replaced;
                 self.waits.charge(from, to, &passage);
                 self.next += 1;
                 Some(Ok(micro_batch))
             }
-            Err(error) => {
-                self.total = self.next;
-                self.queue.stop();
-                Some(Err(error))
-            }
+            Err(error) => Some(Err(self.end(error))),
         }
+    }
+
+    fn end(&mut self, error: Error) -> Error {
+        self.total = self.next;
+        self.queue.stop();
+        error
     }
 
     /// Where the time went in which [`Self::next`] was blocked.

@@ -16,7 +16,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::Work as Totals;
 use super::order::Due;
 use super::reader::Read;
-use crate::batch::{Ingredients, MicroBatch, Recipe};
+use crate::batch::{Ingredients, Made, MicroBatch, Recipe, Replaced, Scratch};
 use crate::error::{Error, Result};
 use crate::stall::{Passage, Work};
 
@@ -190,18 +190,19 @@ impl Queue {
 
 /// A worker: makes batches until there are no more to make.
 pub(crate) fn work(queue: &Queue) {
+    let mut scratch = Scratch::default();
     while let Some((job, bytes)) = queue.job() {
-        if !do_job(queue, job, bytes) {
+        if !do_job(queue, job, bytes, &mut scratch) {
             return;
         }
     }
 }
 
 /// Makes a batch; false if it was stopped.
-fn do_job(queue: &Queue, job: Job, bytes: u64) -> bool {
+fn do_job(queue: &Queue, job: Job, bytes: u64, scratch: &mut Scratch) -> bool {
     let started = Instant::now();
     let (sequence, step, index) = (job.due.sequence, job.due.step, job.due.index);
-    let ready = match catch_unwind(AssertUnwindSafe(|| make(queue, job, started))) {
+    let ready = match catch_unwind(AssertUnwindSafe(|| make(queue, job, scratch, started))) {
         Ok(Ok(None)) => return false,
         Ok(Ok(Some(ready))) => Ok(ready),
         Ok(Err(error)) => Err(error),
@@ -219,7 +220,7 @@ impl Queue {
         loop {
             let job = self.next_job(&mut self.lock());
             let Some((job, bytes)) = job else { return };
-            do_job(self, job, bytes);
+            do_job(self, job, bytes, &mut Scratch::default());
         }
     }
 
@@ -232,10 +233,11 @@ impl Queue {
     }
 }
 
-fn make(queue: &Queue, job: Job, started: Instant) -> Result<Option<(MicroBatch, Passage)>> {
+fn make(queue: &Queue, job: Job, scratch: &mut Scratch, started: Instant) -> Result<Option<(MicroBatch, Passage)>> {
     let Job { due, places, group } = job;
     let ingredients = Ingredients { draws: &due.draws, places: &places, rows: &group.rows };
-    let Some((batch, work)) = queue.recipe.make(&ingredients, &|| queue.is_stopped())? else { return Ok(None) };
+    let Some(Made { batch, replaced, work }) = queue.recipe.make(&ingredients, scratch, &|| queue.is_stopped())? else { return Ok(None) };
     let passage = Passage { read: group.read, started, finished: Instant::now(), work };
-    Ok(Some((MicroBatch { step: due.step, index: due.index, digest: due.digest, batch }, passage)))
+    let digest = Replaced::digest(due.digest, &replaced);
+    Ok(Some((MicroBatch { step: due.step, index: due.index, digest, batch, replaced }, passage)))
 }

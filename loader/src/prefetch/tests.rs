@@ -157,7 +157,7 @@ fn rows_of(batch: &Batch) -> Vec<u64> {
 }
 
 fn options(threads: usize, prefetch_bytes: u64) -> StreamOptions {
-    StreamOptions { threads, prefetch_bytes }
+    StreamOptions { threads, prefetch_bytes, corrupt_samples: 0 }
 }
 
 #[test]
@@ -326,6 +326,43 @@ fn a_broken_image_is_corrupt_and_named() {
     assert_eq!(error.kind(), Kind::Corrupt);
     assert!(error.to_string().starts_with("split `train`, row 7: image"), "{error}");
     assert!(stream.next().is_none());
+}
+
+#[test]
+fn a_broken_image_is_replaced_within_the_budget_and_moves_no_other() {
+    let augmented = transform(Some(Augment::default()));
+    let sound = Bed::new(images(12, &[]), 1, 4, &augmented, None);
+    let broken = Bed::new(images(12, &[7, 2]), 1, 4, &augmented, None);
+    let with = |bed: &Bed, corrupt_samples: u64, threads: usize| {
+        let mut stream = bed.stream(vec![0], 0..3, StreamOptions { corrupt_samples, ..options(threads, 1 << 20) });
+        std::iter::from_fn(|| stream.next()).collect::<Vec<_>>()
+    };
+    let expected: Vec<MicroBatch> = with(&sound, 0, 1).into_iter().map(|item| item.expect("micro-batch")).collect();
+    let found: Vec<MicroBatch> = with(&broken, 2, 1).into_iter().map(|item| item.expect("micro-batch")).collect();
+    assert_eq!(found.iter().map(|micro_batch| micro_batch.replaced.len()).sum::<usize>(), 2);
+    for (found, expected) in found.iter().zip(&expected) {
+        let (Batch::Images { pixels, labels, .. }, Batch::Images { pixels: others, labels: right, .. }) = (&found.batch, &expected.batch)
+        else {
+            panic!("expected images")
+        };
+        let area = 3 * 16 * 16;
+        for place in 0..4 {
+            let at = place * area..(place + 1) * area;
+            match found.replaced.iter().find(|replaced| replaced.place as usize == place) {
+                None => assert_eq!((&pixels[at.clone()], labels[place]), (&others[at], right[place])),
+                Some(replaced) => {
+                    assert!([7, 2].contains(&replaced.row) && replaced.reason.contains("expected"), "{replaced:?}");
+                    assert_eq!(labels[place], right[replaced.by as usize]);
+                    assert!(pixels[at].iter().any(|value| *value != 0.0));
+                }
+            }
+        }
+        assert_eq!(found.digest == expected.digest, found.replaced.is_empty());
+    }
+    // Whoever makes it, it is the same; and one more than the budget is an error.
+    assert_eq!(with(&broken, 9, 3).into_iter().map(|item| item.expect("micro-batch")).collect::<Vec<_>>(), found);
+    let last = with(&broken, 1, 2).pop().expect("an item").expect_err("over the budget");
+    assert!(last.kind() == Kind::Corrupt && last.to_string().starts_with("split `train`, row "), "{last}");
 }
 
 #[test]

@@ -71,6 +71,16 @@ impl Lake {
         Self::pictures(encoded.collect())
     }
 
+    /// PNG pictures, of which these rows hold none.
+    pub(crate) fn broken_images(rows: u64, broken: &[u64]) -> Self {
+        let encoded = (0..rows).map(|row| {
+            let mut bytes = Vec::new();
+            RgbImage::from_pixel(30, 20, Rgb(colour(row))).write_to(&mut Cursor::new(&mut bytes), ImageFormat::Png).expect("png");
+            if broken.contains(&row) { b"broken".to_vec() } else { bytes }
+        });
+        Self::pictures(encoded.collect())
+    }
+
     /// The first images of CIFAR-10; none without the test data.
     pub(crate) fn cifar(count: usize) -> Option<Self> {
         let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data");

@@ -89,7 +89,7 @@ fn images_are_decoded_with_their_labels_and_the_same_bits_for_every_world() {
     };
     let loader = open(&lake, 6, 4, transform).expect("loader");
     let alone = all(loader.stream(lake.handle(), (0..6).collect(), 0, 8, StreamOptions::default()));
-    let options = StreamOptions { threads: 3, prefetch_bytes: 1 << 16 };
+    let options = StreamOptions { threads: 3, prefetch_bytes: 1 << 16, ..StreamOptions::default() };
     let mut shared: Vec<MicroBatch> =
         (0..4).flat_map(|rank| all(loader.stream(lake.handle(), (0..6).filter(|m| m % 4 == rank).collect(), 0, 8, options))).collect();
     shared.sort_by_key(|micro_batch| (micro_batch.step, micro_batch.index));
@@ -237,7 +237,38 @@ fn a_flipped_byte_or_a_cut_file_in_the_cache_is_found_and_read_again() {
     let again = open();
     assert_eq!(stream(&again), expected);
     let counts = again.cache().expect("a cache");
-    assert_eq!((counts.damaged, counts.misses), (files.len() as u64, files.len() as u64), "{counts:?}");
+    // Two groups may come upon the same file.
+    assert!(counts.misses == files.len() as u64 && counts.damaged >= counts.misses, "{counts:?}");
+}
+
+#[test]
+fn what_does_not_decode_is_replaced_and_written_to_the_quarantine() {
+    let lake = Lake::broken_images(40, &[7, 33]);
+    let folder = tempfile::tempdir().expect("folder");
+    let quarantine = folder.path().to_str().map(str::to_owned);
+    let loading = Loading { quarantine, ..Loading::default() };
+    let transform = Transform::Images { size: 16, mean: [0.5; 3], std: [0.25; 3], augment: None };
+    let opened = lake.runtime.block_on(Loader::open(&[lake.source()], "train", &ordering(1, 8), transform, &loading));
+    let loader = opened.expect("loader");
+    let options = StreamOptions { corrupt_samples: 2, ..StreamOptions::default() };
+    let fed = all(loader.stream(lake.handle(), vec![0], 0, 5, options));
+    let mut rows: Vec<u64> = fed.iter().flat_map(|micro_batch| &micro_batch.replaced).map(|replaced| replaced.row).collect();
+    rows.sort_unstable();
+    assert_eq!(rows, [7, 33]);
+    for row in rows {
+        let path = folder.path().join(lake.manifest.identity().short()).join(format!("train-{row:012}.json"));
+        let began = std::time::Instant::now();
+        while !path.exists() && began.elapsed().as_secs() < 10 {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        let entry: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).expect("an entry")).expect("json");
+        assert_eq!((&entry["row"], &entry["split"]), (&row.into(), &"train".into()));
+        assert!(entry["reason"].as_str().is_some_and(|reason| reason.starts_with("image")), "{entry}");
+    }
+    let strict = StreamOptions { corrupt_samples: 1, ..options };
+    let mut stream = loader.stream(lake.handle(), vec![0], 0, 5, strict);
+    let last = std::iter::from_fn(|| stream.next()).last().expect("an item").expect_err("one too many");
+    assert!(last.kind() == Kind::Corrupt && last.to_string().starts_with("split `train`, row"), "{last}");
 }
 
 #[test]

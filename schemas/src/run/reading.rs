@@ -122,6 +122,11 @@ pub struct Loading {
     pub hedge: f64,
     /// A read that fails is tried again for so long.
     pub patience: Millis,
+    /// So many samples that do not decode may be replaced, by each replica and in each generation; one more is an error.
+    pub corrupt_samples: u64,
+    /// URL or path of a folder in which each of them is written down; none only counts them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quarantine: Option<String>,
     /// Keeps what was fetched on a local disk.
     pub cache: Cache,
 }
@@ -145,7 +150,16 @@ impl Default for Cache {
 
 impl Default for Loading {
     fn default() -> Self {
-        Self { prefetch: ByteSize(256 << 20), threads: 0, reads: 32, hedge: 4.0, patience: Millis(60_000), cache: Cache::default() }
+        Self {
+            prefetch: ByteSize(256 << 20),
+            threads: 0,
+            reads: 32,
+            hedge: 4.0,
+            patience: Millis(60_000),
+            corrupt_samples: 0,
+            quarantine: None,
+            cache: Cache::default(),
+        }
     }
 }
 
