@@ -24,7 +24,7 @@ pub(crate) struct Jpeg<'a> {
 
 impl<'a> Jpeg<'a> {
     pub(super) fn open(decoder: &mut Decoder, bytes: &'a [u8]) -> Result<Self, String> {
-        let header = decoder.header(bytes).map_err(|error| format!("image of {} bytes: {error}", bytes.len()))?;
+        let header = decoder.header(bytes).map_err(|error| format!("image of {} bytes: {error}, expected a sound JPEG or PNG", bytes.len()))?;
         let (width, height) = (header.width, header.height);
         let all = u64::from(width) * u64::from(height) * 3;
         if all > MAX_DECODED_BYTES || all == 0 {
@@ -57,7 +57,7 @@ impl<'a> Jpeg<'a> {
         let (width, height) = self.header.scaled(eighths);
         let (left, columns) = span(width, &view, 0, size);
         let (top, rows) = span(height, &view, 1, size);
-        let failed = |error: forebay_jpeg::Error| format!("image of {} bytes: {error}", self.bytes.len());
+        let failed = |error: forebay_jpeg::Error| format!("image of {} bytes: {error}, expected a sound JPEG or PNG", self.bytes.len());
         let part = self.header.part(eighths, Rectangle { left, top, width: columns, height: rows }).map_err(failed)?;
         // Every byte is written by the decoder, or it fails.
         pixels.resize(part.rgb_bytes(), 0);

@@ -275,7 +275,7 @@ fn open_cache(plan: &Plan, disk: &Arc<Platter>, machine: &Arc<dyn Machine>, cloc
 fn the_invariants_hold_in_every_history() {
     let (mut generations, mut total) = (0, Counts::default());
     // As many as are done in some seconds; FOREBAY_HISTORIES asks for more.
-    let histories = std::env::var("FOREBAY_HISTORIES").ok().and_then(|many| many.parse().ok()).unwrap_or(100);
+    let histories = std::env::var("FOREBAY_HISTORIES").ok().and_then(|many| many.parse().ok()).unwrap_or(60);
     for seed in 0..histories {
         let scenario = Scenario::drawn(seed);
         let history = scenario.run(seed);
@@ -288,7 +288,7 @@ fn the_invariants_hold_in_every_history() {
     }
     // The histories are worth something: all of this happened.
     assert!(generations > histories * 2, "{generations} generations");
-    assert!(total.hits > 500 && total.misses > 500 && total.damaged > 50 && total.evicted > 50, "{total:?}");
+    assert!(total.hits > 300 && total.misses > 300 && total.damaged > 30 && total.evicted > 30, "{total:?}");
 }
 
 #[test]
