@@ -98,10 +98,11 @@ async fn open(run: &Run) -> Result<Vec<Opened>> {
 }
 
 fn sourced(opened: &[Opened]) -> Vec<Sourced<'_>> {
-    let source = |one: &'_ Opened| -> Sourced<'_> {
-        Sourced { dataset: &one.dataset, manifest: &one.manifest, filter: one.filter.as_deref(), weight: one.weight.0.clone() }
-    };
-    opened.iter().map(source).collect()
+    let sources = opened.iter().map(|Opened { dataset, manifest, filter, weight, .. }| {
+        let weight = weight.0.clone();
+        Sourced { dataset, manifest, filter: filter.as_deref(), weight }
+    });
+    sources.collect()
 }
 
 /// One source of a plan, for people and programs.

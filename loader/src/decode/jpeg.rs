@@ -24,7 +24,8 @@ pub(crate) struct Jpeg<'a> {
 
 impl<'a> Jpeg<'a> {
     pub(super) fn open(decoder: &mut Decoder, bytes: &'a [u8]) -> Result<Self, String> {
-        let header = decoder.header(bytes).map_err(|error| format!("image of {} bytes: {error}, expected a sound JPEG or PNG", bytes.len()))?;
+        let header =
+            decoder.header(bytes).map_err(|error| format!("image of {} bytes: {error}, expected a sound JPEG or PNG", bytes.len()))?;
         let (width, height) = (header.width, header.height);
         let all = u64::from(width) * u64::from(height) * 3;
         if all > MAX_DECODED_BYTES || all == 0 {

@@ -1,7 +1,7 @@
 //! The order of samples: (sources, weights, seed, step, micro-batch) -> rows.
 //!
-//! A sample's ordinal, (step × K + micro-batch) × B + i, gives its source and its number within the source ([`mixture`]);
-//! the number gives epoch and place ([`order`]); the place among the rows that a filter left gives the row ([`selection`]).
+//! A sample's ordinal, (step × K + micro-batch) × B + i, gives its source and its number within the source (`mixture`);
+//! the number gives epoch and place (`order`); the place among the rows that a filter left gives the row (`selection`).
 //! Promises: a pure function, the same time and memory whatever the number of rows and the step; every row exactly once
 //! an epoch of its source for any K, B, seed, weights and number of rows; steps run on over the end of an epoch, so
 //! nothing has to divide anything; after 2⁶⁴ samples the order begins anew.
