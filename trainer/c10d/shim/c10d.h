@@ -30,6 +30,9 @@ char* forebay_c10d_group_connect(
 // Blocks until the tensors are done; the group is aborted on failure.
 char* forebay_c10d_group_all_reduce_sum(void* group, void* const* tensors, size_t count);
 char* forebay_c10d_group_broadcast(void* group, void* const* tensors, size_t count, int root);
+// Rank `r` gets the elements of `input` that follow those of the ranks below, `input_counts[r]` of them; both are flat.
+char* forebay_c10d_group_all_to_all(
+    void* group, void* output, void* input, const int64_t* output_counts, const int64_t* input_counts, size_t world);
 void forebay_c10d_group_free(void* group);
 
 // A handle outlives its group, and abort may be called from any thread at any time.
@@ -41,9 +44,13 @@ char* forebay_c10d_reducer_new(
     void* group, void* const* parameters, size_t count, int64_t first_bucket_bytes, int64_t bucket_bytes, void** reducer);
 char* forebay_c10d_reducer_prepare_for_forward(void* reducer);
 char* forebay_c10d_reducer_prepare_for_backward(void* reducer);
+// On failure the gradients are what this process had put in.
 char* forebay_c10d_reducer_finish(void* reducer, double* exposed_seconds);
+// Makes them so after a success, until the next step begins.
+char* forebay_c10d_reducer_restore(void* reducer);
 char* forebay_c10d_reducer_free(void* reducer);
 
+char* forebay_c10d_set_gradients(void* const* parameters, void* const* gradients, size_t count);
 char* forebay_c10d_clear_gradients(void* const* parameters, size_t count);
 
 } // extern "C"

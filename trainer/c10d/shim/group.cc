@@ -167,6 +167,19 @@ extern "C" char* forebay_c10d_group_broadcast(void* group, void* const* tensors,
   });
 }
 
+extern "C" char* forebay_c10d_group_all_to_all(
+    void* group, void* output, void* input, const int64_t* output_counts, const int64_t* input_counts, size_t world) {
+  return guarded([&] {
+    auto& members = *static_cast<Group*>(group);
+    std::vector<int64_t> receives(output_counts, output_counts + world);
+    std::vector<int64_t> sends(input_counts, input_counts + world);
+    auto& from = *static_cast<at::Tensor*>(input);
+    forebay::run_all(members, {*static_cast<at::Tensor*>(output)}, [&](std::vector<at::Tensor>& one) {
+      return members.backend->alltoall_base(one[0], from, receives, sends, c10d::AllToAllOptions());
+    });
+  });
+}
+
 extern "C" void forebay_c10d_group_free(void* group) {
   // A destructor that throws has nobody to tell: the group is gone either way.
   std::free(guarded([&] { delete static_cast<Group*>(group); }));

@@ -6,7 +6,11 @@
 
 #include <algorithm>
 #include <chrono>
+#include <memory>
 #include <mutex>
+#include <stdexcept>
+#include <string>
+#include <vector>
 
 #include "c10d.h"
 #include "failure.h"
@@ -17,8 +21,15 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// When the last bucket of a step was handed over and when the last one was done.
-struct Clocks {
+// A bucket of a step: its buffer, what this process had put in, and the sum over the processes on its way.
+struct Bucket {
+  at::Tensor buffer;
+  at::Tensor own;
+  c10::intrusive_ptr<c10d::Work> work;
+};
+
+// What a step has handed over so far; shared with the callbacks of its operations.
+struct Step {
   std::mutex mutex;
   Clock::time_point handed_over;
   Clock::time_point done;
@@ -26,41 +37,102 @@ struct Clocks {
 
 struct HookState {
   c10::intrusive_ptr<AbortableGloo> backend;
-  std::shared_ptr<Clocks> clocks;
+  std::shared_ptr<Step> step;
+  std::shared_ptr<std::vector<Bucket>> buckets;
+  // By bucket, kept from step to step.
+  std::shared_ptr<std::vector<at::Tensor>> copies;
 };
 
+// Starts the sum of a bucket and does not wait for it: backward must end with every gradient complete even where a peer is
+// lost, because this process's own part is kept for another try. Hence the copy, and hence no exception.
 class SumHook final : public c10d::CppCommHookInterface<HookState> {
  public:
   explicit SumHook(HookState state) : c10d::CppCommHookInterface<HookState>(std::move(state)) {}
 
   c10::intrusive_ptr<c10::ivalue::Future> runHook(c10d::GradBucket& bucket) override {
-    state_.backend->control->check();
-    {
-      std::lock_guard<std::mutex> lock(state_.clocks->mutex);
-      state_.clocks->handed_over = Clock::now();
+    const at::NoGradGuard no_grad;
+    auto buffer = bucket.getBufferRef();
+    auto& copies = *state_.copies;
+    copies.resize(std::max(copies.size(), bucket.getIndex() + 1));
+    auto& own = copies[bucket.getIndex()];
+    if (!own.defined() || own.sizes() != buffer.sizes()) {
+      own = at::empty_like(buffer);
     }
-    std::vector<at::Tensor> tensors{bucket.getBufferRef()};
-    c10d::AllreduceOptions options;
-    options.reduceOp = c10d::ReduceOp::SUM;
-    auto future = state_.backend->allreduce(tensors, options)->getFuture();
-    // The first failure aborts the group, so that the peers that are no neighbours of the dead one learn of it.
-    future->addCallback([control = state_.backend->control, clocks = state_.clocks](c10::ivalue::Future& done) {
-      {
-        std::lock_guard<std::mutex> lock(clocks->mutex);
-        clocks->done = Clock::now();
-      }
-      if (done.hasError()) {
-        control->abort(done.tryRetrieveErrorMessage());
-      }
-    });
+    own.copy_(buffer);
+    {
+      std::lock_guard<std::mutex> lock(state_.step->mutex);
+      state_.step->handed_over = Clock::now();
+    }
+    state_.buckets->push_back(Bucket{buffer, own, start(buffer)});
+    // The reducer has nothing to wait for: the buffer is where the sum will be.
+    auto future = c10::make_intrusive<c10::ivalue::Future>(c10::TensorType::get());
+    future->markCompleted(c10::IValue(buffer));
     return future;
+  }
+
+ private:
+  c10::intrusive_ptr<c10d::Work> start(at::Tensor& buffer) {
+    try {
+      state_.backend->control->check();
+      std::vector<at::Tensor> tensors{buffer};
+      c10d::AllreduceOptions options;
+      options.reduceOp = c10d::ReduceOp::SUM;
+      auto work = state_.backend->allreduce(tensors, options);
+      // The first failure aborts the group, so that the peers that are no neighbours of the dead one learn of it.
+      work->getFuture()->addCallback([control = state_.backend->control, step = state_.step](c10::ivalue::Future& done) {
+        {
+          std::lock_guard<std::mutex> lock(step->mutex);
+          step->done = Clock::now();
+        }
+        if (done.hasError()) {
+          control->abort(done.tryRetrieveErrorMessage());
+        }
+      });
+      return work;
+    } catch (const std::exception& error) {
+      state_.backend->control->abort(error.what());
+      return {};
+    }
   }
 };
 
 struct Reduction {
   std::unique_ptr<c10d::Reducer> reducer;
-  std::shared_ptr<Clocks> clocks;
+  std::shared_ptr<Step> step;
+  std::shared_ptr<std::vector<Bucket>> buckets;
   std::shared_ptr<AbortControl> control;
+
+  // Gives every gradient back what this process had put in.
+  void restore() {
+    const at::NoGradGuard no_grad;
+    for (auto& bucket : *buckets) {
+      bucket.buffer.copy_(bucket.own);
+    }
+    buckets->clear();
+  }
+
+  // Waits for all sums, of which nothing is left if one failed.
+  void wait() {
+    std::string failure;
+    for (const auto& bucket : *buckets) {
+      try {
+        if (!bucket.work) {
+          control->check();
+        } else {
+          bucket.work->wait();
+        }
+      } catch (const std::exception& error) {
+        if (failure.empty()) {
+          failure = error.what();
+          control->abort(failure);
+        }
+      }
+    }
+    if (!failure.empty()) {
+      restore();
+      throw std::runtime_error(failure);
+    }
+  }
 };
 
 std::unique_ptr<c10d::Reducer> make_reducer(
@@ -100,11 +172,13 @@ extern "C" char* forebay_c10d_reducer_new(
       all.push_back(*static_cast<at::Tensor*>(parameters[i]));
     }
     auto reduction = std::make_unique<Reduction>();
-    reduction->clocks = std::make_shared<forebay::Clocks>();
+    reduction->step = std::make_shared<forebay::Step>();
+    reduction->buckets = std::make_shared<std::vector<forebay::Bucket>>();
     reduction->control = members.backend->control;
     reduction->reducer = forebay::make_reducer(members, std::move(all), first_bucket_bytes, bucket_bytes);
     reduction->reducer->register_comm_hook(
-        std::make_unique<forebay::SumHook>(forebay::HookState{members.backend, reduction->clocks}));
+        std::make_unique<forebay::SumHook>(forebay::HookState{
+            members.backend, reduction->step, reduction->buckets, std::make_shared<std::vector<at::Tensor>>()}));
     *reducer = reduction.release();
   });
 }
@@ -112,6 +186,7 @@ extern "C" char* forebay_c10d_reducer_new(
 extern "C" char* forebay_c10d_reducer_prepare_for_forward(void* reducer) {
   return guarded([&] {
     auto& reduction = *static_cast<Reduction*>(reducer);
+    reduction.buckets->clear();
     reduction.control->check();
     try {
       // After the first step the buckets follow the order in which gradients really came; the ranks agree on rank 0's.
@@ -133,15 +208,28 @@ extern "C" char* forebay_c10d_reducer_prepare_for_backward(void* reducer) {
 extern "C" char* forebay_c10d_reducer_finish(void* reducer, double* exposed_seconds) {
   return guarded([&] {
     auto& reduction = *static_cast<Reduction*>(reducer);
+    reduction.wait();
     reduction.reducer->check_finalized();
-    std::lock_guard<std::mutex> lock(reduction.clocks->mutex);
-    const std::chrono::duration<double> exposed = reduction.clocks->done - reduction.clocks->handed_over;
+    std::lock_guard<std::mutex> lock(reduction.step->mutex);
+    const std::chrono::duration<double> exposed = reduction.step->done - reduction.step->handed_over;
     *exposed_seconds = std::max(exposed.count(), 0.0);
   });
 }
 
+extern "C" char* forebay_c10d_reducer_restore(void* reducer) {
+  return guarded([&] { static_cast<Reduction*>(reducer)->restore(); });
+}
+
 extern "C" char* forebay_c10d_reducer_free(void* reducer) {
   return guarded([&] { delete static_cast<Reduction*>(reducer); });
+}
+
+extern "C" char* forebay_c10d_set_gradients(void* const* parameters, void* const* gradients, size_t count) {
+  return guarded([&] {
+    for (size_t i = 0; i < count; ++i) {
+      static_cast<at::Tensor*>(parameters[i])->mutable_grad() = *static_cast<at::Tensor*>(gradients[i]);
+    }
+  });
 }
 
 extern "C" char* forebay_c10d_clear_gradients(void* const* parameters, size_t count) {

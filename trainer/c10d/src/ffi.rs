@@ -22,6 +22,14 @@ unsafe extern "C" {
     ) -> *mut c_char;
     pub(crate) fn forebay_c10d_group_all_reduce_sum(group: *mut c_void, tensors: *const *mut c_void, count: usize) -> *mut c_char;
     pub(crate) fn forebay_c10d_group_broadcast(group: *mut c_void, tensors: *const *mut c_void, count: usize, root: i32) -> *mut c_char;
+    pub(crate) fn forebay_c10d_group_all_to_all(
+        group: *mut c_void,
+        output: *mut c_void,
+        input: *mut c_void,
+        output_counts: *const i64,
+        input_counts: *const i64,
+        world: usize,
+    ) -> *mut c_char;
     pub(crate) fn forebay_c10d_group_free(group: *mut c_void);
 
     pub(crate) fn forebay_c10d_abort_handle(group: *mut c_void) -> *mut c_void;
@@ -39,8 +47,10 @@ unsafe extern "C" {
     pub(crate) fn forebay_c10d_reducer_prepare_for_forward(reducer: *mut c_void) -> *mut c_char;
     pub(crate) fn forebay_c10d_reducer_prepare_for_backward(reducer: *mut c_void) -> *mut c_char;
     pub(crate) fn forebay_c10d_reducer_finish(reducer: *mut c_void, exposed_seconds: *mut f64) -> *mut c_char;
+    pub(crate) fn forebay_c10d_reducer_restore(reducer: *mut c_void) -> *mut c_char;
     pub(crate) fn forebay_c10d_reducer_free(reducer: *mut c_void) -> *mut c_char;
 
+    pub(crate) fn forebay_c10d_set_gradients(parameters: *const *mut c_void, gradients: *const *mut c_void, count: usize) -> *mut c_char;
     pub(crate) fn forebay_c10d_clear_gradients(parameters: *const *mut c_void, count: usize) -> *mut c_char;
 }
 

@@ -109,6 +109,23 @@ impl ProcessGroup {
         outcome("broadcast", unsafe { ffi::forebay_c10d_group_broadcast(self.raw.0, raw.as_ptr(), raw.len(), root) })
     }
 
+    /// Sends `counts[r]` consecutive elements of `input` to each rank `r`, and returns what the ranks sent to this one, in their
+    /// order: `expected[r]` elements from rank `r`. Flat tensors of one type. Blocks; the group is aborted on failure.
+    pub fn all_to_all(&self, input: &Tensor, counts: &[i64], expected: &[i64]) -> Result<Tensor> {
+        let output = Tensor::empty([expected.iter().sum::<i64>()], (input.kind(), input.device()));
+        let flat = input.dim() == 1 && input.numel() as i64 == counts.iter().sum::<i64>();
+        if !flat || counts.len() != self.world || expected.len() != self.world {
+            let found = format!("shape {:?}, {} and {} counts", input.size(), counts.len(), expected.len());
+            return Err(Error::new("all-to-all", format!("{found}, expected a flat tensor and a count for each of {} ranks", self.world)));
+        }
+        check_tensors("all-to-all", std::slice::from_ref(input))?;
+        let (to, from) = (pointers(std::slice::from_ref(&output))[0], pointers(std::slice::from_ref(input))[0]);
+        // SAFETY: as above; the counts have one entry a rank and add up to the sizes of the tensors.
+        let message = unsafe { ffi::forebay_c10d_group_all_to_all(self.raw.0, to, from, expected.as_ptr(), counts.as_ptr(), self.world) };
+        outcome("all-to-all", message)?;
+        Ok(output)
+    }
+
     /// A handle that aborts this group from any thread.
     pub fn abort_handle(&self) -> AbortHandle {
         // SAFETY: the group is alive. Null, on a lack of memory, is checked before each use.

@@ -16,6 +16,6 @@ mod store;
 
 pub use error::{Error, Result};
 pub use group::{AbortHandle, ProcessGroup};
-pub use reducer::{Reducer, clear_gradients};
+pub use reducer::{Reducer, clear_gradients, set_gradients};
 pub use self_test::self_test;
 pub use store::{MemoryStore, Store};

@@ -2,8 +2,8 @@
 //!
 //! Promises: it sums and does not average, because the loss is scaled before backward, so that the gradient does not
 //! depend on the world size; gradients are views of the buckets, so nothing is copied back.
-//! Deliberately absent: recovery. After a failed step the gradients are garbage: drop the reducer, call
-//! [`clear_gradients`], and make a new one over the new group.
+//! After a failure the gradients are what this process had computed, so nothing of it is lost.
+//! Deliberately absent: recovery. A reducer fails once: make a new one over the new group.
 
 use std::ffi::c_void;
 use std::ptr;
@@ -57,12 +57,19 @@ impl Reducer {
     }
 
     /// Ends a step after its last backward: an error if a parameter got no gradient. Returns the time for which
-    /// communication was not hidden: from the last bucket handed over to the last one done.
+    /// communication was not hidden: from the last bucket handed over to the last one done. On failure the gradients are
+    /// what this process had computed.
     pub fn finish(&mut self) -> Result<Duration> {
         let mut exposed_seconds = 0.0;
         // SAFETY: as above.
         outcome("reducer after backward", unsafe { ffi::forebay_c10d_reducer_finish(self.raw, &raw mut exposed_seconds) })?;
         Ok(Duration::try_from_secs_f64(exposed_seconds).unwrap_or_default())
+    }
+
+    /// Takes the sum back: the gradients are what this process had computed, if [`Self::finish`] was the last call.
+    pub fn restore(&mut self) -> Result<()> {
+        // SAFETY: as above.
+        outcome("reducer taken back", unsafe { ffi::forebay_c10d_reducer_restore(self.raw) })
     }
 }
 
@@ -74,6 +81,17 @@ impl Drop for Reducer {
         // SAFETY: owned, and freed once. It takes its hooks off the parameters; an error leaves nothing to be done.
         let _ = outcome("reducer", unsafe { ffi::forebay_c10d_reducer_free(self.raw) });
     }
+}
+
+/// Makes `gradients` those of `parameters`, of the same shapes and in the same order; they share memory afterwards.
+pub fn set_gradients(parameters: &[Tensor], gradients: &[Tensor]) -> Result<()> {
+    let shapes = |tensors: &[Tensor]| tensors.iter().map(Tensor::size).collect::<Vec<_>>();
+    if shapes(parameters) != shapes(gradients) {
+        return Err(Error::new("set gradients", format!("found shapes {:?}, expected {:?}", shapes(gradients), shapes(parameters))));
+    }
+    let (raw, values) = (pointers(parameters), pointers(gradients));
+    // SAFETY: the tensors are borrowed for the call, and there are as many of the one as of the other.
+    outcome("set gradients", unsafe { ffi::forebay_c10d_set_gradients(raw.as_ptr(), values.as_ptr(), raw.len()) })
 }
 
 /// Unsets the gradients of `parameters`. An optimizer's `zero_grad` cannot: it detaches, which views of a bucket refuse.
