@@ -22,10 +22,11 @@ use crate::supervisor::TOKEN_VARIABLE;
 /// Runs the coordinator of a training run; replicas join it over the network
 ///
 /// It keeps the membership and the committed step, and is the only one that publishes checkpoints. Its state is in the run's
-/// folder: killed and started again it goes on, and of two for one run the second fences off the first.
+/// folder: killed and started again, here or on another host, it goes on where the replicas are, which wait for it for half a
+/// minute. Of two for one run the second fences off the first.
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  export FOREBAY_TOKEN=$(openssl rand -hex 32)\n  forebay coordinator examples/rust-code-gpt.toml --listen 0.0.0.0:7070 --expect 4"
+    after_help = "Example:\n  export FOREBAY_TOKEN=$(openssl rand -hex 32)\n  forebay coordinator examples/rust-code-gpt.toml --listen 0.0.0.0:7070 --advertise http://head:7070 --expect 4"
 )]
 pub(crate) struct Coordinator {
     #[command(flatten)]
@@ -33,12 +34,18 @@ pub(crate) struct Coordinator {
     /// Address to listen on
     #[arg(long, default_value = "127.0.0.1:7070")]
     listen: SocketAddr,
+    /// URL by which replicas find it when it was started elsewhere after a failure; the listening address if left out
+    #[arg(long, value_name = "URL")]
+    advertise: Option<String>,
     /// Starts the first step as soon as so many replicas have joined, or after elastic.gather
     #[arg(long, default_value_t = 1)]
     expect: usize,
     /// Secret that replicas must show
     #[arg(long, env = TOKEN_VARIABLE, hide_env_values = true)]
     token: Option<String>,
+    /// Appends every event of the run to this file as it happens, one JSON object a line
+    #[arg(long, value_name = "FILE")]
+    events: Option<PathBuf>,
     /// Where the HTML report goes; beside the checkpoints if left out
     #[arg(long)]
     report: Option<PathBuf>,
@@ -57,8 +64,8 @@ impl Coordinator {
         let runtime = runtime()?;
         runtime.block_on(async {
             let opened = Opened::open(&run).await?;
-            let view = Arc::new(RunView::new(&run));
-            let service = opened.start(&run, self.listen, token, self.expect, view.clone()).await?;
+            let view = Arc::new(RunView::new(&run, self.events.as_deref())?);
+            let service = opened.start(&run, self.listen, self.advertise, token, self.expect, view.clone()).await?;
             view.note(&format!("coordinator of run {} on {}", run.name, service.url()));
             let summary = service.wait().await?;
             view.finish();
@@ -89,12 +96,21 @@ impl Opened {
     }
 
     /// Starts the coordinator.
-    pub(crate) async fn start(&self, run: &Run, listen: SocketAddr, token: String, expected: usize, view: Arc<RunView>) -> Result<Service> {
+    pub(crate) async fn start(
+        &self,
+        run: &Run,
+        listen: SocketAddr,
+        advertise: Option<String>,
+        token: String,
+        expected: usize,
+        view: Arc<RunView>,
+    ) -> Result<Service> {
         let options = CoordinatorOptions {
             run: run.clone(),
             dataset: self.dataset.clone(),
             checkpoints: self.checkpoints.clone(),
             listen,
+            advertise,
             token,
             expected,
             observer: view,

@@ -7,7 +7,7 @@ use forebay_schemas::dataset::DatasetManifest;
 use forebay_schemas::record::TRAIN;
 use forebay_schemas::run::{Run, Weight};
 use forebay_store::{Dataset, VersionSpec};
-use forebay_trainer::membership::owner;
+use forebay_trainer::membership::deal;
 use serde::Serialize;
 use serde_json::json;
 
@@ -156,7 +156,9 @@ fn plan(run: &Run, step: u64, steps: u64, replicas: u32, json: bool) -> Result<(
     let plan = runtime.block_on(resolve(&sourced(&opened), TRAIN, &Ordering::of(run)))?.plan;
     let sources: Vec<SourceLine> = (0..).zip(&opened).map(|(number, opened)| SourceLine::new(number, opened, &plan, step)).collect();
     let listed = (step..step.saturating_add(steps)).flat_map(|step| (0..run.batch.micro_batches).map(move |index| (step, index)));
-    let listed = listed.map(|(step, index)| (owner(index, run.batch.micro_batches, replicas), plan.micro_batch(step, index)));
+    let shares = deal(&(0..run.batch.micro_batches).collect::<Vec<_>>(), &vec![None; replicas as usize]);
+    let replica = |index: u32| shares.iter().position(|share| share.contains(&index)).unwrap_or_default();
+    let listed = listed.map(|(step, index)| (replica(index), plan.micro_batch(step, index)));
     if json {
         let listed: Vec<_> = listed
             .map(|(replica, micro_batch)| {

@@ -37,7 +37,8 @@ impl Replica {
             .token
             .ok_or_else(|| Usage(format!("{TOKEN_VARIABLE} is not set: expected the secret that the coordinator was started with")))?;
         let name = self.name.unwrap_or_else(|| format!("{}-{}", self.host, std::process::id()));
-        let summary = replica(ReplicaOptions { coordinator: self.coordinator, token, name, host: self.host, threads: self.threads })?;
+        let summary =
+            replica(ReplicaOptions { coordinator: self.coordinator, token, name, host: self.host, threads: self.threads, watch: None })?;
         tracing::info!(step = summary.step, "replica is done");
         Ok(())
     }

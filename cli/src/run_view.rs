@@ -1,6 +1,9 @@
 //! How a run looks from outside: a progress bar while it goes on, a summary and a report at its end.
 
+use std::fs::File;
+use std::io::Write as _;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use forebay_ingest::Unit;
@@ -24,12 +27,20 @@ const PLAIN_EVERY_STEPS: u64 = 25;
 pub(crate) struct RunView {
     bar: ProgressBar,
     plain: bool,
+    events: Option<Mutex<File>>,
 }
 
 impl RunView {
     /// A bar over the steps of `run`.
-    pub(crate) fn new(run: &Run) -> Self {
-        Self { bar: bar("train", Some(run.batch.steps), Unit::Rows), plain: !console_is_terminal() }
+    ///
+    /// Every event goes to the file `events` as well, if there is one, as it happens.
+    pub(crate) fn new(run: &Run, events: Option<&Path>) -> Result<Self> {
+        let open = |path: &Path| {
+            let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
+            file.with_context(|| format!("file of events `{}`", path.display()))
+        };
+        let events = events.map(open).transpose()?.map(Mutex::new);
+        Ok(Self { bar: bar("train", Some(run.batch.steps), Unit::Rows), plain: !console_is_terminal(), events })
     }
 
     /// A line above the bar.
@@ -45,6 +56,9 @@ impl RunView {
 
 impl Observer for RunView {
     fn event(&self, event: &Event) {
+        if let Some(Err(error)) = self.events.as_ref().map(|file| append(file, event)) {
+            self.note(&format!("an event was not written to the file of events: {error}"));
+        }
         match &event.what {
             What::RunStarted { step, .. } => {
                 self.bar.set_position(*step);
@@ -62,12 +76,22 @@ impl Observer for RunView {
                 self.note(&format!("step {step}: generation {} of {} ({reason})", event.generation, members.join(", ")));
             }
             What::ReplicaLost { cause: Cause::Left, .. } | What::RunFinished { .. } => {}
+            What::ReplicaLost { replica, cause: Cause::Diverged, detail, step } => {
+                self.note(&format!("step {step}: replica {replica} diverged, {detail}; it takes the state of the others"));
+            }
             What::ReplicaLost { replica, detail, step, .. } => self.note(&format!("step {step}: replica {replica} lost, {detail}")),
             What::GenerationFailed { reason, step } => self.note(&format!("step {step}: generation {} failed, {reason}", event.generation)),
             What::CheckpointPublished { step, .. } => self.note(&format!("step {step}: checkpoint published")),
             What::ReplicaJoined { replica, pid, .. } => self.note(&format!("replica {replica} joined, pid {pid}")),
         }
     }
+}
+
+/// In one write, so that a line is whole whenever this process is killed.
+fn append(file: &Mutex<File>, event: &Event) -> std::io::Result<()> {
+    let mut line = serde_json::to_vec(event)?;
+    line.push(b'\n');
+    file.lock().unwrap_or_else(PoisonError::into_inner).write_all(&line)
 }
 
 #[derive(Serialize)]
@@ -121,7 +145,8 @@ pub(crate) async fn finish(
         output::line(format!("  samples digest {digest}"))?;
     }
     for fault in &summary.faults {
-        output::line(format!("  survived at step {}: replica {} lost, {}", fault.step, fault.replica, fault.detail))?;
+        let what = if fault.cause == Cause::Diverged { "diverged" } else { "lost" };
+        output::line(format!("  survived at step {}: replica {} {what}, {}", fault.step, fault.replica, fault.detail))?;
     }
     output::line(format!("  report {place}"))
 }

@@ -29,6 +29,9 @@ pub(crate) struct Train {
     /// Address of the coordinator, port 0 for any free one
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: SocketAddr,
+    /// Appends every event of the run to this file as it happens, one JSON object a line
+    #[arg(long, value_name = "FILE")]
+    events: Option<PathBuf>,
     /// Where the HTML report goes; beside the checkpoints if left out
     #[arg(long)]
     report: Option<PathBuf>,
@@ -43,9 +46,9 @@ impl Train {
         let replicas = self.replicas as usize;
         runtime()?.block_on(async {
             let opened = Opened::open(&run).await?;
-            let view = Arc::new(RunView::new(&run));
+            let view = Arc::new(RunView::new(&run, self.events.as_deref())?);
             let token = secret()?;
-            let service = opened.start(&run, self.listen, token.clone(), replicas, view.clone()).await?;
+            let service = opened.start(&run, self.listen, None, token.clone(), replicas, view.clone()).await?;
             let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
             let threads = if run.elastic.threads > 0 { run.elastic.threads as usize } else { (cores / replicas).max(1) };
             let invitation = Invitation { coordinator: service.url(), token, threads };

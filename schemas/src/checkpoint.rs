@@ -21,7 +21,7 @@ pub struct CheckpointManifest {
     pub run: String,
     /// Where the run stands: `position.step` steps were applied to these weights.
     pub position: Position,
-    /// Generation of the membership that wrote it.
+    /// The generation that committed its last step; with `position.step` the [`crate::wire::Mark`] of the state.
     pub generation: u64,
     /// When it was published, milliseconds since 1970 UTC.
     pub created_unix_ms: u64,

@@ -45,6 +45,9 @@ pub struct Run {
     pub model: Model,
     /// Steps and batches.
     pub batch: Batch,
+    /// How the gradients of a step are summed.
+    #[serde(default)]
+    pub reduce: Reduce,
     /// Optimizer and schedule.
     #[serde(default)]
     pub optimizer: Optimizer,
@@ -125,6 +128,18 @@ pub struct Batch {
     pub micro_batches: u32,
     /// B: samples in a micro-batch.
     pub micro_batch_size: u32,
+}
+
+/// How the gradients of a step are summed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reduce {
+    /// In buckets while backward still runs. Weights agree between numbers of replicas to rounding.
+    #[default]
+    Fast,
+    /// By a fixed tree over the micro-batches: the weights are the same to the bit whatever the number of replicas and
+    /// whichever of them failed, on one kind of device and with one number of threads.
+    Strict,
 }
 
 /// AdamW or SGD with linear warm-up and cosine decay.
@@ -221,7 +236,7 @@ pub struct Elastic {
     pub gather: Millis,
     /// Training starts, and goes on, with at least so many.
     pub min_replicas: u32,
-    /// CPU threads of a replica; 0 shares the host's cores among its replicas.
+    /// CPU threads of a replica; 0 shares the host's cores among its replicas, which `reduce = "strict"` does not allow.
     pub threads: u32,
 }
 
@@ -274,6 +289,12 @@ impl Run {
         check("elastic.lease", self.elastic.lease, (200..=600_000).contains(&self.elastic.lease.0), "200ms to 10m")?;
         check("elastic.gather", self.elastic.gather, self.elastic.gather.0 <= 600_000, "at most 10m")?;
         check("elastic.threads", self.elastic.threads, self.elastic.threads <= 1024, "0 to 1024")?;
+        check(
+            "elastic.threads",
+            self.elastic.threads,
+            self.reduce == Reduce::Fast || self.elastic.threads > 0,
+            "at least 1 with `reduce = \"strict\"`, because the bits depend on it",
+        )?;
         check("elastic.min_replicas", self.elastic.min_replicas, (1..=4096).contains(&self.elastic.min_replicas), "1 to 4096")
     }
 
@@ -288,7 +309,8 @@ impl Run {
         }
         deciding.loader = Loading::default();
         deciding.checkpoint = Checkpointing::default();
-        deciding.elastic = Elastic::default();
+        let threads = if self.reduce == Reduce::Strict { self.elastic.threads } else { 0 };
+        deciding.elastic = Elastic { threads, ..Elastic::default() };
         Digest::of(serde_json::to_string(&deciding).unwrap_or_default().as_bytes())
     }
 
@@ -367,6 +389,15 @@ mod tests {
         );
         assert_ne!(run.digest(), read(&["seed=1"]).expect("run").digest());
         assert_ne!(run.digest(), read(&["batch.steps=11"]).expect("run").digest());
+    }
+
+    #[test]
+    fn a_strict_run_says_with_how_many_threads() {
+        let error = read(&["reduce=strict"]).expect_err("threads");
+        assert!(error.contains("`elastic.threads`: found 0, expected at least 1"), "{error}");
+        let strict = read(&["reduce=strict", "elastic.threads=1"]).expect("run");
+        assert_ne!(strict.digest(), read(&["reduce=strict", "elastic.threads=2"]).expect("run").digest());
+        assert_eq!(read(&[]).expect("run").digest(), read(&["elastic.threads=2"]).expect("run").digest());
     }
 
     #[test]

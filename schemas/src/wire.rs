@@ -12,7 +12,7 @@ use crate::id::Digest;
 use crate::run::Run;
 
 /// Version of the protocol; both sides must speak the same.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// `GET /v1/run`: all that a replica needs to know to begin.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -92,16 +92,29 @@ pub enum Presence {
     },
 }
 
+/// Names a state of the run, which is weights, buffers and optimizer together: all that have it have the same bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mark {
+    /// Steps that were applied.
+    pub step: u64,
+    /// The generation that committed the last of them; 0 for the initial weights.
+    pub generation: u64,
+}
+
 /// `POST /v1/assignment`: a member is ready for the next generation. Held open; `204` means ask again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ready {
     /// [`Joined::member`].
     pub member: u64,
-    /// The generation of the last assignment it got, 0 if none: it has done with that one.
-    pub after: u64,
-    /// The number of steps that its weights have seen; none if it has no state.
-    pub have: Option<u64>,
+    /// Counts what this member asks, from 1. Asked again with the same number it gets the same answer; with a larger one it
+    /// has done with its last assignment; one that arrives after a larger one is not heard.
+    pub turn: u64,
+    /// The state that it has, if any.
+    pub have: Option<Mark>,
+    /// Micro-batches of the step after that state whose gradients it still has, ascending.
+    pub held: Vec<u32>,
 }
 
 /// Answer to [`Ready`].
@@ -127,18 +140,31 @@ pub struct Assignment {
     pub rank: u32,
     /// All members, by rank.
     pub members: Vec<Identity>,
-    /// The next step to compute; the run's number of steps if only its last checkpoint is missing.
-    pub step: u64,
+    /// The state that all begin with. Its `step` is the next to compute; the run's number of steps if only its last
+    /// checkpoint is missing.
+    pub state: Mark,
     /// Where this member's weights come from.
     pub restore: Restore,
     /// The lowest rank that has the state; it sends it to those whose `restore` is [`Restore::Peer`]. None if nobody has.
     pub source: Option<u32>,
     /// Whether any member takes the state from `source`, so that all take part in sending it.
     pub transfer: bool,
-    /// The micro-batches that this rank computes in every step of the generation.
+    /// The micro-batches that this rank computes in a step, ascending, until a [`Verdict`] says otherwise.
     pub micro_batches: Vec<u32>,
+    /// What it does instead in the first step, if any member still has gradients of it.
+    pub salvage: Option<Salvage>,
     /// This member is to write the checkpoint of `step` once it has the state.
     pub checkpoint: bool,
+}
+
+/// The first step of a generation, where part of it was computed in one before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Salvage {
+    /// Micro-batches whose gradients this member has and that count: all of [`Ready::held`], or none.
+    pub keep: Vec<u32>,
+    /// Missing micro-batches that it computes.
+    pub compute: Vec<u32>,
 }
 
 /// Where a member's weights come from.
@@ -172,8 +198,10 @@ pub struct Finish {
     pub generation: u64,
     /// Which step.
     pub step: u64,
-    /// One entry for each micro-batch that it computed.
+    /// One entry for each micro-batch whose gradient it brought into the sum, ascending.
     pub micro_batches: Vec<MicroBatchReport>,
+    /// Digest of its state and of the summed gradient; members that agree have the same.
+    pub state: Digest,
     /// Where its time went.
     pub timings: Timings,
 }
@@ -207,7 +235,7 @@ pub struct Timings {
 }
 
 /// Answer to [`Finish`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Verdict {
     /// Every member of the generation has reported: apply the step.
@@ -216,9 +244,13 @@ pub enum Verdict {
         regroup: bool,
         /// This member is to write the checkpoint of the new state.
         checkpoint: bool,
+        /// From the next step on it computes these micro-batches, ascending; none if nothing changes.
+        micro_batches: Option<Vec<u32>>,
     },
-    /// The generation is over and nobody applies the step: ask for the next assignment.
+    /// The generation is over and nobody applies the step: keep the gradients, ask for the next assignment.
     Retry,
+    /// This member's state is not that of the others: drop it and ask for the next assignment.
+    Diverged,
 }
 
 /// `POST /v1/fail`: a collective of a generation failed.
@@ -316,6 +348,10 @@ pub enum JournalEntry {
         generation: u64,
         /// When, milliseconds since 1970 UTC.
         unix_ms: u64,
+        /// Where replicas reach it: those that lost the coordinator before it look here. Empty in journals that
+        /// were written before it was kept.
+        #[serde(default)]
+        url: String,
     },
     /// A generation was formed.
     Generation {
@@ -323,7 +359,7 @@ pub enum JournalEntry {
         generation: u64,
         /// Names of its members by rank.
         members: Vec<String>,
-        /// Committed steps when it was formed.
+        /// The step of the state that it began with: what was applied after it in earlier generations is abandoned.
         step: u64,
     },
     /// A checkpoint is about to be published.
@@ -348,7 +384,10 @@ mod tests {
         assert_eq!(&serde_json::from_str::<T>(golden).expect("message"), message);
         let unknown = golden.replacen('{', "{\"surprise\":1,", 1);
         assert!(
-            golden == "{\"kind\":\"beat\"}" || golden.contains("\"retry\"") || serde_json::from_str::<T>(&unknown).is_err(),
+            golden == "{\"kind\":\"beat\"}"
+                || golden.contains("\"retry\"")
+                || golden.contains("\"diverged\"")
+                || serde_json::from_str::<T>(&unknown).is_err(),
             "{unknown}"
         );
     }
@@ -363,17 +402,21 @@ mod tests {
     fn requests_are_written_byte_for_byte() {
         let zero = Digest::from_bytes([0; 32]);
         check(
-            &Join { protocol: 1, identity: identity(), config_digest: zero },
-            &format!(r#"{{"protocol":1,"identity":{{"name":"a","host":"h","pid":7,"device":"cpu"}},"config_digest":"{ZERO}"}}"#),
+            &Join { protocol: 2, identity: identity(), config_digest: zero },
+            &format!(r#"{{"protocol":2,"identity":{{"name":"a","host":"h","pid":7,"device":"cpu"}},"config_digest":"{ZERO}"}}"#),
         );
         check(&Member { member: 3 }, r#"{"member":3}"#);
-        check(&Ready { member: 3, after: 0, have: None }, r#"{"member":3,"after":0,"have":null}"#);
+        check(&Ready { member: 3, turn: 1, have: None, held: vec![] }, r#"{"member":3,"turn":1,"have":null,"held":[]}"#);
+        check(
+            &Ready { member: 3, turn: 2, have: Some(Mark { step: 9, generation: 1 }), held: vec![0, 2] },
+            r#"{"member":3,"turn":2,"have":{"step":9,"generation":1},"held":[0,2]}"#,
+        );
         check(&Fail { member: 3, generation: 2, reason: "x".to_owned() }, r#"{"member":3,"generation":2,"reason":"x"}"#);
         let micro_batches = vec![MicroBatchReport { index: 1, loss: Some(0.5), samples: zero }];
         check(
-            &Finish { member: 3, generation: 2, step: 9, micro_batches, timings: Timings::default() },
+            &Finish { member: 3, generation: 2, step: 9, micro_batches, state: zero, timings: Timings::default() },
             &format!(
-                r#"{{"member":3,"generation":2,"step":9,"micro_batches":[{{"index":1,"loss":0.5,"samples":"{ZERO}"}}],"timings":{{"data":0.0,"compute":0.0,"reduce":0.0,"commit":0.0,"apply":0.0}}}}"#
+                r#"{{"member":3,"generation":2,"step":9,"micro_batches":[{{"index":1,"loss":0.5,"samples":"{ZERO}"}}],"state":"{ZERO}","timings":{{"data":0.0,"compute":0.0,"reduce":0.0,"commit":0.0,"apply":0.0}}}}"#
             ),
         );
     }
@@ -384,8 +427,12 @@ mod tests {
         check(&Presence::Beat, r#"{"kind":"beat"}"#);
         check(&Presence::Over { generation: 2, reason: "x".to_owned() }, r#"{"kind":"over","generation":2,"reason":"x"}"#);
         check(&Presence::Out { reason: "x".to_owned() }, r#"{"kind":"out","reason":"x"}"#);
-        check(&Verdict::Committed { regroup: true, checkpoint: false }, r#"{"kind":"committed","regroup":true,"checkpoint":false}"#);
+        check(
+            &Verdict::Committed { regroup: true, checkpoint: false, micro_batches: Some(vec![1]) },
+            r#"{"kind":"committed","regroup":true,"checkpoint":false,"micro_batches":[1]}"#,
+        );
         check(&Verdict::Retry, r#"{"kind":"retry"}"#);
+        check(&Verdict::Diverged, r#"{"kind":"diverged"}"#);
         check(&Published { published: true }, r#"{"published":true}"#);
         check(&Refusal { kind: "fenced".to_owned(), message: "x".to_owned() }, r#"{"kind":"fenced","message":"x"}"#);
         assert_eq!(serde_json::to_string(&Next::Done).expect("json"), r#"{"kind":"done"}"#);
@@ -393,16 +440,17 @@ mod tests {
             generation: 2,
             rank: 1,
             members: vec![identity()],
-            step: 9,
+            state: Mark { step: 9, generation: 1 },
             restore: Restore::Peer { rank: 0 },
             source: Some(0),
             transfer: true,
             micro_batches: vec![2, 3],
+            salvage: Some(Salvage { keep: vec![2], compute: vec![] }),
             checkpoint: false,
         };
         check(
             &Next::Train { assignment },
-            r#"{"kind":"train","assignment":{"generation":2,"rank":1,"members":[{"name":"a","host":"h","pid":7,"device":"cpu"}],"step":9,"restore":{"kind":"peer","rank":0},"source":0,"transfer":true,"micro_batches":[2,3],"checkpoint":false}}"#,
+            r#"{"kind":"train","assignment":{"generation":2,"rank":1,"members":[{"name":"a","host":"h","pid":7,"device":"cpu"}],"state":{"step":9,"generation":1},"restore":{"kind":"peer","rank":0},"source":0,"transfer":true,"micro_batches":[2,3],"salvage":{"keep":[2],"compute":[]},"checkpoint":false}}"#,
         );
         for (restore, golden) in [
             (Restore::Fresh, r#"{"kind":"fresh"}"#),
@@ -420,7 +468,10 @@ mod tests {
 
     #[test]
     fn journal_entries_are_written_byte_for_byte() {
-        check(&JournalEntry::Coordinator { generation: 4, unix_ms: 5 }, r#"{"kind":"coordinator","generation":4,"unix_ms":5}"#);
+        check(
+            &JournalEntry::Coordinator { generation: 4, unix_ms: 5, url: "u".to_owned() },
+            r#"{"kind":"coordinator","generation":4,"unix_ms":5,"url":"u"}"#,
+        );
         check(
             &JournalEntry::Generation { generation: 4, members: vec!["a".to_owned()], step: 9 },
             r#"{"kind":"generation","generation":4,"members":["a"],"step":9}"#,

@@ -2,16 +2,15 @@
 //!
 //!     step_time [key=value …]     a setting of the run, for example model.width=256; steps, threads, length, vocabulary
 //!
-//! A step is what a lone replica does: K micro-batches forward and backward, clipping, the optimizer. Data is made before
+//! A step is what a lone replica does: K micro-batches forward and backward, the digest of the state, clipping, the optimizer. Data is made before
 //! the clock starts.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use forebay_schemas::run::Run;
 use forebay_schemas::settings::layered;
 use forebay_trainer::engine::{Engine, set_threads};
 use forebay_trainer::model::{Input, Task};
-use forebay_trainer::reduce::Alone;
 
 const SETTINGS: &str = "
 name = 'step_time'
@@ -69,13 +68,18 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut losses = Vec::new();
     for step in 0..WARM_UP_STEPS + steps {
         let started = Instant::now();
-        let mut indices = 0..micro_batches;
-        let computed = engine.compute(micro_batches, &mut || batches(indices.next().unwrap_or_default()), &mut Alone)?;
+        engine.begin(false)?;
+        losses.clear();
+        for index in 0..micro_batches {
+            let input = batches(index)?;
+            losses.push(engine.compute(index as u32, &input, index + 1 == micro_batches, Duration::ZERO)?);
+        }
+        let computed = engine.reduce()?;
+        engine.digest(step, &computed)?;
         engine.apply(step, &computed)?;
         if step >= WARM_UP_STEPS {
             seconds.push(started.elapsed().as_secs_f64());
         }
-        losses = computed.losses;
     }
     seconds.sort_by(f64::total_cmp);
     let parameters: usize = engine.parameters().iter().map(tch::Tensor::numel).sum();

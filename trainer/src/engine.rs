@@ -1,23 +1,26 @@
 //! Forward, backward, apply: what a replica computes of a step.
 //!
-//! A step has K micro-batches. Each one's mean loss is scaled by 1/K, gradients accumulate over those that this replica was
-//! given, and the last backward pass sums over the replicas: the gradient is the mean over the K, whoever computed them.
-//! Promises: nothing that outlives the step changes before [`Engine::apply`], so a step that was not committed leaves no trace
-//! once [`Engine::discard`] was called.
+//! A step has K micro-batches. Each one's mean loss is scaled by 1/K, and a [`Reduction`] sums the gradients: over those that
+//! this replica was given, then over the replicas. So the gradient is the mean over the K, whoever computed them.
+//! Promises: nothing that outlives the step changes before [`Engine::apply`]; what was computed of a step that was not committed
+//! is kept for the next generation, or leaves no trace once [`Engine::discard`] was called.
 //! Deliberately absent: where micro-batches come from and whether the step counts; that is the run's.
 
+mod digest;
 #[cfg(test)]
 pub(crate) mod tests;
 
 use std::time::{Duration, Instant};
 
+use forebay_c10d::ProcessGroup;
+use forebay_schemas::Digest;
 use forebay_schemas::run::Run;
 use tch::{Kind as Scalar, Tensor};
 
 use crate::error::{Error, Kind, Result};
 use crate::model::{self, Input, Model, Named, Task};
 use crate::optim::Optimizer;
-use crate::reduce::Reduction;
+use crate::reduce::{Reduction, reduction};
 
 /// A model, its optimizer and the step in work.
 pub struct Engine {
@@ -26,13 +29,16 @@ pub struct Engine {
     /// The same tensors as the model's parameters, as collectives take them.
     parameters: Vec<Tensor>,
     micro_batches: u32,
+    reduction: Box<dyn Reduction>,
+    /// Whether a replica without a micro-batch has to take part in backward, and whether this one has.
+    must_compute: bool,
+    computed: bool,
+    phases: Phases,
 }
 
 /// A step that is computed and reduced, but not applied.
 #[derive(Debug)]
 pub struct Computed {
-    /// Mean loss of each micro-batch that this replica computed, in order.
-    pub losses: Vec<f64>,
     /// Mean loss over the K micro-batches of all replicas.
     pub loss: f64,
     /// Global norm of the gradient over all replicas, before clipping.
@@ -42,7 +48,7 @@ pub struct Computed {
     statistics: Option<Tensor>,
 }
 
-/// Where the time of a step went, on this replica.
+/// Where the time of a step went, on this replica, since it was begun or gone on with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Phases {
     /// Waiting for micro-batches.
@@ -55,21 +61,17 @@ pub struct Phases {
     pub reduce: Duration,
 }
 
-/// A step in work.
-struct Work {
-    losses: Vec<f64>,
-    phases: Phases,
-    /// Mean loss, then the statistics of the step: this replica's share of the mean over K.
-    shares: Option<Tensor>,
-}
-
 impl Engine {
     /// The engine of a run at step 0.
     pub fn new(run: &Run, task: &Task) -> Result<Self> {
         let model = model::build(&run.model, task, run.seed)?;
         let optimizer = Optimizer::new(&run.optimizer, run.batch.steps, model.parameters());
-        let parameters = model.parameters().iter().map(|(_, tensor)| tensor.shallow_clone()).collect();
-        Ok(Self { model, optimizer, parameters, micro_batches: run.batch.micro_batches })
+        let parameters: Vec<Tensor> = model.parameters().iter().map(|(_, tensor)| tensor.shallow_clone()).collect();
+        let micro_batches = run.batch.micro_batches;
+        let shares = 1 + model.buffers().iter().map(|(_, tensor)| tensor.numel() as i64).sum::<i64>();
+        let reduction = reduction(run.reduce, &parameters, shares, micro_batches);
+        let phases = Phases::default();
+        Ok(Self { model, optimizer, parameters, micro_batches, reduction, must_compute: false, computed: false, phases })
     }
 
     /// The model.
@@ -100,31 +102,50 @@ impl Engine {
         state
     }
 
-    /// Computes `assigned` micro-batches that `next` gives, and reduces.
+    /// A generation begins, over `group`, or none for a replica that is alone. What is held of a step stays.
+    pub fn attach(&mut self, group: Option<ProcessGroup>) -> Result<()> {
+        self.reduction.attach(group)
+    }
+
+    /// The generation is over. A sum that was not applied does not count; what this replica computed itself is held.
+    pub fn detach(&mut self) -> Result<()> {
+        self.reduction.take_back()?;
+        self.reduction.detach();
+        Ok(())
+    }
+
+    /// Begins a step, or goes on with one of which `salvaged` says that some replica, maybe this one, holds a part.
+    pub fn begin(&mut self, salvaged: bool) -> Result<()> {
+        self.phases = Phases::default();
+        self.computed = false;
+        self.must_compute = self.reduction.begin(!salvaged)?;
+        Ok(())
+    }
+
+    /// Computes micro-batch `index` of the step; `last` if it is this replica's last. Returns its loss. `waited` is how long the
+    /// replica waited for it.
     ///
-    /// After an error the gradients are garbage: call [`Self::discard`]. A loss or gradient that is not finite is `Invalid`:
-    /// every replica sees it alike, and trying again would not help.
-    pub fn compute(&mut self, assigned: usize, next: &mut dyn FnMut() -> Result<Input>, reduction: &mut dyn Reduction) -> Result<Computed> {
-        let mut work = Work { losses: Vec::with_capacity(assigned), phases: Phases::default(), shares: None };
-        reduction.begin()?;
-        for index in 0..assigned {
-            let started = Instant::now();
-            let input = next()?;
-            work.phases.data += started.elapsed();
-            let last: Option<&mut dyn Reduction> = if index + 1 == assigned { Some(reduction) } else { None };
-            let loss = self.micro_batch(&input, 1.0 / f64::from(self.micro_batches), last, &mut work)?;
-            work.losses.push(loss);
-        }
-        if assigned == 0 {
-            // The others wait for this replica's part of the sum: it is one that weighs nothing.
-            self.micro_batch(&self.model.blank(), 0.0, Some(reduction), &mut work)?;
+    /// After an error the gradients are garbage: call [`Self::discard`].
+    pub fn compute(&mut self, index: u32, input: &Input, last: bool, waited: Duration) -> Result<f64> {
+        self.phases.data += waited;
+        let weight = 1.0 / f64::from(self.micro_batches);
+        let (loss, shares) = self.pass(input, weight, last)?;
+        self.reduction.add(index, &shares)?;
+        Ok(loss)
+    }
+
+    /// Sums over the replicas. After an `Unavailable` what was computed is still held.
+    ///
+    /// A loss or gradient that is not finite is `Invalid`: every replica sees it alike, and trying again would not help.
+    pub fn reduce(&mut self) -> Result<Computed> {
+        if self.must_compute && !self.computed {
+            // The others' backward passes wait for this replica's part of the sum: it is one that weighs nothing.
+            let blank = self.model.blank();
+            self.pass(&blank, 0.0, true).map(drop)?;
         }
         let started = Instant::now();
-        reduction.finish()?;
-        let shares = work.shares.ok_or_else(|| Error::new(Kind::Internal, "a step without a forward pass"))?;
-        reduction.sum(&shares)?;
-        work.phases.reduce = started.elapsed();
-
+        let shares = self.reduction.sum()?;
+        self.phases.reduce = started.elapsed();
         let (loss, gradient_norm) = (shares.double_value(&[0]), self.optimizer.gradient_norm());
         if !loss.is_finite() || !gradient_norm.is_finite() {
             let found = format!("the loss is {loss} and the norm of its gradient {gradient_norm}");
@@ -132,7 +153,13 @@ impl Engine {
         }
         let elements = shares.numel() as i64 - 1;
         let statistics = (elements > 0).then(|| shares.narrow(0, 1, elements).to_kind(Scalar::Float));
-        Ok(Computed { losses: work.losses, loss, gradient_norm, phases: work.phases, statistics })
+        Ok(Computed { loss, gradient_norm, phases: self.phases, statistics })
+    }
+
+    /// What all replicas must agree on before a step is applied: a part of the state, another one for each `step` until all of
+    /// it was looked at, and what the step would change it by.
+    pub fn digest(&self, step: u64, computed: &Computed) -> Result<Digest> {
+        digest::of_step(&self.state(), step, computed.loss, computed.gradient_norm, self.optimizer.learning_rate(step))
     }
 
     /// Applies a committed step; `step` steps were applied before it. Returns the learning rate.
@@ -145,36 +172,34 @@ impl Engine {
         Ok(learning_rate)
     }
 
-    /// Forgets the gradients of a step.
+    /// Forgets what is held of a step.
     pub fn discard(&mut self) -> Result<()> {
-        forebay_c10d::clear_gradients(&self.parameters).map_err(|error| Error::with_source(Kind::Internal, "gradients", error))
+        self.reduction.clear()
     }
 
-    /// Forward and backward pass of one micro-batch, whose share in the step is `weight`; returns its loss.
-    fn micro_batch(&self, input: &Input, weight: f64, last: Option<&mut dyn Reduction>, work: &mut Work) -> Result<f64> {
+    /// The part of the last sum that backward did not hide.
+    pub fn exposed(&self) -> Duration {
+        self.reduction.exposed()
+    }
+
+    /// Forward and backward pass of a micro-batch whose share in the step is `weight`: its loss, and its shares, f64.
+    fn pass(&mut self, input: &Input, weight: f64, last: bool) -> Result<(f64, Tensor)> {
         let started = Instant::now();
         let forward = self.model.loss(input)?;
         let scaled = &forward.loss * weight;
         let forwarded = Instant::now();
-        if let Some(reduction) = last {
-            reduction.before_last_backward()?;
-        }
-        // It fails where a peer is lost: the gradients are reduced while it runs.
-        scaled.f_backward().map_err(|error| Error::with_source(Kind::Unavailable, "backward pass", error))?;
-        work.phases.forward += forwarded - started;
-        work.phases.backward += forwarded.elapsed();
+        self.reduction.before_backward(last)?;
+        scaled.f_backward().map_err(|error| Error::with_source(Kind::Internal, "backward pass", error))?;
+        self.phases.forward += forwarded - started;
+        self.phases.backward += forwarded.elapsed();
+        self.computed = true;
 
         let loss = forward.loss.detach().to_kind(Scalar::Double).view([1]);
         let values = match forward.statistics {
             Some(statistics) => Tensor::cat(&[&loss, &statistics.to_kind(Scalar::Double)], 0),
             None => loss.shallow_clone(),
         };
-        let share = values * weight;
-        work.shares = Some(match work.shares.take() {
-            Some(sum) => sum + share,
-            None => share,
-        });
-        Ok(loss.double_value(&[0]))
+        Ok((loss.double_value(&[0]), values * weight))
     }
 }
 

@@ -2,28 +2,30 @@
 //!
 //! A generation is a set of replicas with ranks. In each: connect, take over the state, compute steps until the generation
 //! ends. A step is applied only after the coordinator committed it, so whatever dies, freezes or is cut off, no step is lost or
-//! applied twice. A generation that ends aborts this replica's collectives from outside: nobody waits for a dead peer.
-//! Deliberately absent: a decision about membership; the coordinator takes them all.
+//! applied twice; and what was computed of it is kept for the next generation, so that nothing is computed twice either. A
+//! generation that ends aborts this replica's collectives from outside: nobody waits for a dead peer.
+//! Deliberately absent: a decision about membership; the coordinator takes them all. What a replica has, and what of it
+//! counts, is [`Progress`]'s.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use forebay_c10d::ProcessGroup;
+use forebay_c10d::{AbortHandle, ProcessGroup};
 use forebay_loader::{Loader, Stream, StreamOptions};
-use forebay_schemas::wire::{Assignment, Identity, MicroBatchReport, Restore, RunInfo, Timings, Verdict};
+use forebay_schemas::run::Reduce;
+use forebay_schemas::wire::{Assignment, Identity, MicroBatchReport, Restore, RunInfo, Timings};
 use forebay_store::Checkpoints;
 use tokio::runtime::Runtime;
 
 use crate::checkpoint::{self, Snapshot, writer};
 use crate::engine::{self, Computed, Engine};
 use crate::error::{Error, Kind, Result};
-use crate::membership::Session;
-use crate::model::{Input, Task};
-use crate::reduce::{Alone, Fast, Reduction};
+use crate::membership::{Outcome, Progress, Session};
+use crate::model::Task;
 use crate::source::Source;
 
 /// What a replica is told when it is started; everything else comes from the coordinator.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct ReplicaOptions {
     /// URL of the coordinator.
     pub coordinator: String,
@@ -35,6 +37,8 @@ pub struct ReplicaOptions {
     pub host: String,
     /// CPU threads; 0 takes those that the run's settings say, or one a core.
     pub threads: usize,
+    /// Is called after each applied step with the number of steps that the weights have seen.
+    pub watch: Option<fn(&Engine, u64)>,
 }
 
 /// What came of a replica.
@@ -66,8 +70,7 @@ pub fn replica(options: ReplicaOptions) -> Result<ReplicaSummary> {
     while let Some(assignment) = replica.assignment()? {
         replica.summary.generations += 1;
         let outcome = replica.generation(&assignment);
-        // Gradients of a step that was not applied are garbage.
-        replica.engine.discard()?;
+        replica.engine.detach()?;
         match outcome {
             Ok(()) => {}
             Err(error) if error.kind() == Kind::Unavailable => replica.give_up(&assignment, &error)?,
@@ -88,11 +91,16 @@ struct Replica {
     checkpoints: Checkpoints,
     engine: Engine,
     writer: writer::Writer,
-    /// Steps that the weights have seen; none while they are not a state of the run.
-    have: Option<u64>,
+    progress: Progress,
     /// Loss of the last step, if this replica took part in it.
     loss: Option<f64>,
     summary: ReplicaSummary,
+}
+
+/// Micro-batches on their way, and which ones of every step.
+struct Samples {
+    stream: Stream,
+    indices: Vec<u32>,
 }
 
 /// Times of the step before, which are reported with the next one.
@@ -108,7 +116,14 @@ impl Replica {
         let runtime = runtime.map_err(|error| Error::with_source(Kind::Internal, "the threads for storage cannot start", error))?;
         let info = session.run().clone();
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let wanted = [options.threads, info.run.elastic.threads as usize, cores];
+        let (told, set) = (options.threads, info.run.elastic.threads as usize);
+        if info.run.reduce == Reduce::Strict && told > 0 && told != set {
+            let message = format!(
+                "--threads: found {told}, expected {set} as in `elastic.threads`: with `reduce = \"strict\"` the bits depend on it"
+            );
+            return Err(Error::new(Kind::Invalid, message));
+        }
+        let wanted = [told, set, cores];
         engine::set_threads(wanted.into_iter().find(|&threads| threads > 0).unwrap_or(1));
 
         let (source, loader, checkpoints) = runtime.block_on(async {
@@ -117,6 +132,7 @@ impl Replica {
             let checkpoints = Checkpoints::open(&info.run.checkpoints, &info.run.name).await?;
             Ok::<_, Error>((source, loader, checkpoints))
         })?;
+        session.follow(checkpoints.clone());
         let engine = Engine::new(&info.run, &source.task)?;
         let session = Arc::new(RwLock::new(session));
         let writer = writer::Writer::new(writer::Target {
@@ -127,13 +143,14 @@ impl Replica {
             writer: options.name.clone(),
         });
         let summary = ReplicaSummary { step: 0, computed: 0, generations: 0 };
-        Ok(Self { options, info, runtime, session, source, loader, checkpoints, engine, writer, have: None, loss: None, summary })
+        let progress = Progress::default();
+        Ok(Self { options, info, runtime, session, source, loader, checkpoints, engine, writer, progress, loss: None, summary })
     }
 
     /// Waits for a place in the next generation; none when the run is done.
     fn assignment(&mut self) -> Result<Option<Assignment>> {
         loop {
-            let asked = self.session.write().unwrap_or_else(PoisonError::into_inner).assignment(self.have);
+            let asked = self.session.write().unwrap_or_else(PoisonError::into_inner).assignment(&self.progress);
             match asked {
                 Err(error) if error.kind() == Kind::Fenced => self.rejoin(&error)?,
                 asked => return asked,
@@ -143,83 +160,100 @@ impl Replica {
 
     /// Trains until the generation ends; `Ok` if it ended in order or by the coordinator's word.
     fn generation(&mut self, assignment: &Assignment) -> Result<()> {
-        let stream = self.stream(assignment);
-        let group = self.connect(assignment, &stream)?;
-        self.restore(assignment, group.as_ref())?;
-        if assignment.checkpoint {
-            self.checkpoint(assignment.generation)?;
+        if !self.progress.take(assignment)? {
+            self.engine.discard()?;
         }
-        let mut reduction: Box<dyn Reduction> = match group {
-            Some(group) => Box::new(Fast::new(group, self.engine.parameters())?),
-            None => Box::new(Alone),
-        };
-        self.steps(assignment, stream, reduction.as_mut())
-    }
-
-    /// The steps of a generation.
-    fn steps(&mut self, assignment: &Assignment, mut stream: Stream, reduction: &mut dyn Reduction) -> Result<()> {
+        let mut samples = self.samples(assignment.state.step);
+        let group = self.connect(assignment)?;
+        let abort = group.as_ref().map(ProcessGroup::abort_handle);
+        self.free_at_end(assignment, &samples, abort.clone());
+        self.restore(assignment, group.as_ref())?;
+        self.engine.attach(group)?;
+        if assignment.checkpoint {
+            self.checkpoint()?;
+        }
         let mut before = Before::default();
-        for step in assignment.step..self.info.run.batch.steps {
-            let (computed, micro_batches) = self.compute(assignment, step, &mut stream, reduction)?;
-            let timings = timings(&computed, before);
-            let asked = Instant::now();
-            let verdict = self.session().finish_step(assignment.generation, step, micro_batches, timings)?;
-            before.commit = asked.elapsed();
-            let Verdict::Committed { regroup, checkpoint } = verdict else { return Ok(()) };
-
-            let committed = Instant::now();
-            self.engine.apply(step, &computed)?;
-            before.apply = committed.elapsed();
-            self.have = Some(step + 1);
-            self.loss = Some(computed.loss);
-            self.summary.computed += 1;
-            self.writer.look();
-            if checkpoint {
-                self.checkpoint(assignment.generation)?;
+        let mut salvaged = assignment.salvage.is_some();
+        for step in assignment.state.step..self.info.run.batch.steps {
+            if samples.indices != self.progress.due() {
+                samples = self.samples(step);
+                self.free_at_end(assignment, &samples, abort.clone());
             }
-            if regroup {
-                return Ok(());
-            }
+            let outcome = self.step(assignment, step, salvaged, &mut samples.stream, &mut before)?;
+            let Outcome::Apply { regroup: false, .. } = outcome else { return Ok(()) };
+            salvaged = false;
         }
         Ok(())
     }
 
-    /// Computes this replica's micro-batches of a step, and says which samples they were.
-    fn compute(
-        &mut self,
-        assignment: &Assignment,
-        step: u64,
-        stream: &mut Stream,
-        reduction: &mut dyn Reduction,
-    ) -> Result<(Computed, Vec<MicroBatchReport>)> {
-        let mut reports = Vec::with_capacity(assignment.micro_batches.len());
-        let (source, session) = (&self.source, Arc::clone(&self.session));
-        let mut next = || -> Result<Input> {
-            let ended = session.read().unwrap_or_else(PoisonError::into_inner).ended(assignment.generation);
-            if let Some(reason) = ended {
-                return Err(over(assignment, &reason));
-            }
-            let micro_batch = stream.next().ok_or_else(|| over(assignment, "its stream of samples was stopped"))??;
-            if micro_batch.step != step {
-                let message = format!("micro-batch {} of step {}: expected step {step}", micro_batch.index, micro_batch.step);
-                return Err(Error::new(Kind::Internal, message));
-            }
-            for replaced in &micro_batch.replaced {
-                let (row, reason) = (replaced.row, &replaced.reason);
-                tracing::warn!(step, row, source = replaced.source, reason, "a sample does not decode and was replaced");
-            }
-            reports.push(MicroBatchReport { index: micro_batch.index, loss: None, samples: micro_batch.digest });
-            source.input(&micro_batch.batch)
-        };
-        let computed = self.engine.compute(assignment.micro_batches.len(), &mut next, reduction)?;
-        for (report, loss) in reports.iter_mut().zip(&computed.losses) {
-            report.loss = Some(*loss).filter(|loss| loss.is_finite());
+    /// One step: compute, sum, agree, apply.
+    fn step(&mut self, assignment: &Assignment, step: u64, salvaged: bool, stream: &mut Stream, before: &mut Before) -> Result<Outcome> {
+        self.engine.begin(salvaged)?;
+        while let Some(&index) = self.progress.due().first() {
+            self.micro_batch(assignment, step, index, stream)?;
         }
-        Ok((computed, reports))
+        let computed = self.engine.reduce()?;
+        let digest = self.engine.digest(step, &computed)?;
+        let timings = timings(&computed, *before);
+        let asked = Instant::now();
+        let reports = self.progress.held().to_vec();
+        let verdict = self.session().finish_step(assignment.generation, step, reports, digest, timings)?;
+        before.commit = asked.elapsed();
+        let outcome = self.progress.hear(verdict);
+        match outcome {
+            Outcome::Keep => {}
+            Outcome::Drop => {
+                tracing::warn!(step, "the state of this replica differs from that of the others: it takes theirs");
+                self.engine.discard()?;
+            }
+            Outcome::Apply { checkpoint, .. } => {
+                let committed = Instant::now();
+                self.engine.apply(step, &computed)?;
+                before.apply = committed.elapsed();
+                self.loss = Some(computed.loss);
+                self.summary.computed += 1;
+                self.writer.look();
+                if let Some(watch) = self.options.watch {
+                    watch(&self.engine, step + 1);
+                }
+                if checkpoint {
+                    self.checkpoint()?;
+                }
+            }
+        }
+        Ok(outcome)
     }
 
-    /// Starts to read the samples of a generation, while its members are still connecting.
-    fn stream(&self, assignment: &Assignment) -> Stream {
+    /// Computes the next micro-batch of a step, and keeps its gradient and which samples it was.
+    fn micro_batch(&mut self, assignment: &Assignment, step: u64, index: u32, stream: &mut Stream) -> Result<()> {
+        if let Some(reason) = self.session().ended(assignment.generation) {
+            return Err(over(assignment, &reason));
+        }
+        let asked = Instant::now();
+        let micro_batch = stream.next().ok_or_else(|| over(assignment, "its stream of samples was stopped"))??;
+        if (micro_batch.step, micro_batch.index) != (step, index) {
+            let message = format!("micro-batch {} of step {}: expected {index} of step {step}", micro_batch.index, micro_batch.step);
+            return Err(Error::new(Kind::Internal, message));
+        }
+        for replaced in &micro_batch.replaced {
+            let (row, reason) = (replaced.row, &replaced.reason);
+            tracing::warn!(step, row, source = replaced.source, reason, "a sample does not decode and was replaced");
+        }
+        let input = self.source.input(&micro_batch.batch)?;
+        let last = self.progress.due().len() == 1;
+        let computed = self.engine.compute(index, &input, last, asked.elapsed());
+        if computed.is_err() {
+            // Half of it may have been added.
+            self.progress.drop_held();
+            self.engine.discard()?;
+        }
+        let loss = Some(computed?).filter(|loss| loss.is_finite());
+        self.progress.computed(MicroBatchReport { index, loss, samples: micro_batch.digest });
+        Ok(())
+    }
+
+    /// Starts to read the samples of the micro-batches that are due, in this step and those after it.
+    fn samples(&self, step: u64) -> Samples {
         let loading = &self.info.run.loader;
         let threads = match (loading.threads, &self.source.task) {
             (0, Task::Text { .. }) => 1,
@@ -228,35 +262,38 @@ impl Replica {
             (threads, _) => threads as usize,
         };
         let options = StreamOptions { threads, prefetch_bytes: loading.prefetch.0, corrupt_samples: loading.corrupt_samples };
-        let indices = assignment.micro_batches.clone();
-        self.loader.stream(self.runtime.handle().clone(), indices, assignment.step, self.info.run.batch.steps, options)
+        let indices = self.progress.due().to_vec();
+        let stream = self.loader.stream(self.runtime.handle().clone(), indices.clone(), step, self.info.run.batch.steps, options);
+        Samples { stream, indices }
     }
 
-    /// Connects the members of a generation; none for one that is alone. Whatever blocks is freed when the generation ends.
-    fn connect(&self, assignment: &Assignment, stream: &Stream) -> Result<Option<ProcessGroup>> {
-        let (session, generation) = (self.session(), assignment.generation);
-        let stopper = stream.stopper();
+    /// Connects the members of a generation; none for one that is alone.
+    fn connect(&self, assignment: &Assignment) -> Result<Option<ProcessGroup>> {
+        let generation = assignment.generation;
         if assignment.members.len() < 2 {
-            session.on_generation_end(generation, move |_| stopper.stop());
             return Ok(None);
         }
-        let store = Arc::new(session.rendezvous(generation)?);
+        let store = Arc::new(self.session().rendezvous(generation)?);
         let (prefix, rank, world) = (format!("generation-{generation}"), assignment.rank as usize, assignment.members.len());
         let group = ProcessGroup::connect(store, &prefix, rank, world, &self.options.host, COLLECTIVE_TIMEOUT);
         let group = group.map_err(|error| Error::with_source(Kind::Unavailable, format!("generation {generation}"), error))?;
-        let abort = group.abort_handle();
-        session.on_generation_end(generation, move |reason| {
-            stopper.stop();
-            abort.abort(reason);
-        });
         Ok(Some(group))
     }
 
-    /// Brings the weights to the state of `assignment.step`.
+    /// Whatever blocks is freed when the generation ends.
+    fn free_at_end(&self, assignment: &Assignment, samples: &Samples, abort: Option<AbortHandle>) {
+        let stopper = samples.stream.stopper();
+        self.session().on_generation_end(assignment.generation, move |reason| {
+            stopper.stop();
+            if let Some(abort) = abort {
+                abort.abort(reason);
+            }
+        });
+    }
+
+    /// Brings the weights to the state of the assignment.
     fn restore(&mut self, assignment: &Assignment, group: Option<&ProcessGroup>) -> Result<()> {
         if assignment.restore != Restore::Current {
-            // Until it is whole.
-            self.have = None;
             self.loss = None;
         }
         match assignment.restore {
@@ -269,7 +306,7 @@ impl Replica {
             let sent = group.broadcast(&state, source as usize);
             sent.map_err(|error| Error::with_source(Kind::Unavailable, format!("state from replica {source}"), error))?;
         }
-        self.have = Some(assignment.step);
+        self.progress.restored(assignment);
         Ok(())
     }
 
@@ -285,15 +322,14 @@ impl Replica {
     }
 
     /// Writes a checkpoint of the present state: in the background, except for the last of the run.
-    fn checkpoint(&mut self, generation: u64) -> Result<()> {
-        let Some(step) = self.have else { return Err(Error::new(Kind::Internal, "a checkpoint without a state")) };
-        let mark = writer::Mark { step, generation, loss: self.loss };
+    fn checkpoint(&mut self) -> Result<()> {
+        let Some(state) = self.progress.have() else { return Err(Error::new(Kind::Internal, "a checkpoint without a state")) };
         let snapshot = Snapshot::take(&self.engine)?;
-        if step < self.info.run.batch.steps {
-            return self.writer.write(snapshot, mark);
+        if state.step < self.info.run.batch.steps {
+            return self.writer.write(snapshot, state, self.loss);
         }
         for attempt in 1..=LAST_CHECKPOINT_ATTEMPTS {
-            self.writer.write(snapshot.clone(), mark)?;
+            self.writer.write(snapshot.clone(), state, self.loss)?;
             match self.writer.wait() {
                 Err(error) if error.kind() == Kind::Unavailable && attempt < LAST_CHECKPOINT_ATTEMPTS => {
                     tracing::warn!(%error, attempt, "the last checkpoint was not published");
@@ -315,15 +351,14 @@ impl Replica {
         }
     }
 
-    /// Comes back after it was put out: as a new member, whose state may be of a history that the others left.
+    /// Comes back after it was put out, or to a new coordinator, as a new member with what it has.
     fn rejoin(&mut self, reason: &Error) -> Result<()> {
         tracing::warn!(%reason, "this replica was put out of the run and joins again");
-        self.have = None;
         self.session.write().unwrap_or_else(PoisonError::into_inner).rejoin()
     }
 
     fn leave(mut self) -> Result<ReplicaSummary> {
-        self.summary.step = self.have.unwrap_or(0);
+        self.summary.step = self.progress.have().map_or(0, |state| state.step);
         let Self { session, writer, summary, .. } = self;
         // The writer holds the session as well; nothing is under way any more.
         drop(writer);

@@ -53,7 +53,7 @@ pub enum What {
         /// Its process id.
         pid: u32,
     },
-    /// A replica is out.
+    /// A replica is out, or had another state than the others and lost that.
     ReplicaLost {
         /// Its name.
         replica: String,

@@ -19,11 +19,12 @@ use forebay_schemas::run::Run;
 use forebay_schemas::settings::layered;
 use forebay_schemas::{Digest, RowsDigest};
 use forebay_store::{Checkpoints, Dataset};
+use forebay_trainer::engine::Engine;
 use forebay_trainer::evaluate::evaluate;
 use forebay_trainer::generate::{Sampling, generate};
 use forebay_trainer::membership::{Coordinator, CoordinatorOptions, RunSummary};
 use forebay_trainer::run::{ReplicaOptions, replica};
-use forebay_trainer::telemetry::{Event, Observer, What};
+use forebay_trainer::telemetry::{Cause, Event, Observer, What};
 use forebay_trainer::{Error, Kind};
 use tokio::runtime::Runtime;
 
@@ -74,6 +75,7 @@ impl Lake {
                 dataset: self.dataset.clone(),
                 checkpoints: Checkpoints::open(&run.checkpoints, &run.name).await.expect("checkpoints"),
                 listen: "127.0.0.1:0".parse().expect("address"),
+                advertise: None,
                 token: TOKEN.to_owned(),
                 expected,
                 observer: seen,
@@ -124,6 +126,7 @@ fn options(coordinator: &str, name: &str) -> ReplicaOptions {
         name: name.to_owned(),
         host: "127.0.0.1".to_owned(),
         threads: 1,
+        watch: None,
     }
 }
 
@@ -307,15 +310,99 @@ fn a_killed_replica_changes_neither_samples_nor_weights() {
         children.push(replica_process(&coordinator.url()));
     }
     let ended = lake.wait(&run, &coordinator, &seen);
-    for mut child in children {
-        // One that came back late would wait for a coordinator that is no more.
-        let _ = child.kill();
-        child.wait().expect("reaped");
-    }
+    end(children);
     assert_eq!(ended.summary.faults.len(), 2, "{:?}", ended.summary.faults);
     assert_eq!(ended.samples, alone.samples);
     let distance = furthest(&lake.weights(&alone), &lake.weights(&ended));
     assert!(distance < 1e-5, "weights differ by {distance}");
+}
+
+const STRICT: [&str; 2] = ["reduce=strict", "elastic.threads=1"];
+
+#[test]
+fn a_strict_run_ends_with_the_same_bits_whatever_the_world_and_whoever_dies() {
+    let lake = Lake::new();
+    let alone = lake.train(&lake.run("strict-1", &STRICT), 1);
+    for replicas in [2, 3, 5] {
+        let together = lake.train(&lake.run(&format!("strict-{replicas}"), &STRICT), replicas);
+        assert_eq!(together.summary.weights_sha256, alone.summary.weights_sha256, "{replicas} replicas");
+        assert_eq!(together.samples, alone.samples);
+    }
+    let run = lake.run("strict-disturbed", &STRICT);
+    let seen = Arc::new(Seen::default());
+    let steps = seen.listen();
+    let coordinator = lake.start(&run, 3, seen.clone());
+    let mut children: Vec<Child> = (0..3).map(|_| replica_process(&coordinator.url())).collect();
+    // Two of three, because those that come for them may take longer to start than the run to end.
+    for (victim, after) in [(0, 8), (1, 20)] {
+        steps.iter().find(|&step| step >= after).expect("a step");
+        children[victim].kill().expect("killed");
+        children.push(replica_process(&coordinator.url()));
+    }
+    let ended = lake.wait(&run, &coordinator, &seen);
+    end(children);
+    assert_eq!(ended.summary.faults.len(), 2, "{:?}", ended.summary.faults);
+    assert_eq!(ended.samples, alone.samples);
+    assert_eq!(ended.summary.weights_sha256, alone.summary.weights_sha256);
+}
+
+#[test]
+fn a_coordinator_that_is_killed_and_started_elsewhere_costs_no_step() {
+    let lake = Lake::new();
+    // No checkpoint before the last: what is not lost is with the replicas.
+    let settings = [&STRICT[..], &["checkpoint.every_steps=1000"]].concat();
+    let alone = lake.train(&lake.run("one-coordinator", &settings), 1);
+    let run = lake.run("three-coordinators", &settings);
+    let seen = Arc::new(Seen::default());
+    let steps = seen.listen();
+    let mut coordinator = lake.start(&run, 2, seen.clone());
+    let children: Vec<Child> = (0..2).map(|_| replica_process(&coordinator.url())).collect();
+    for after in [15, 35] {
+        steps.iter().find(|&step| step >= after).expect("a step");
+        coordinator.stop();
+        coordinator = lake.start(&run, 2, seen.clone());
+    }
+    let ended = lake.wait(&run, &coordinator, &seen);
+    end(children);
+    // A step that was committed when the coordinator died is committed by the next one if nobody had heard of it.
+    let mut samples = ended.samples.clone();
+    samples.dedup();
+    assert_eq!(samples, alone.samples);
+    assert!(ended.samples.len() <= alone.samples.len() + 2, "{:?}", ended.samples.len());
+    assert_eq!(ended.summary.weights_sha256, alone.summary.weights_sha256);
+}
+
+/// Turns the lowest bit of one weight over, once.
+fn flip(engine: &Engine, step: u64) {
+    if step == 20 {
+        let mut weight = engine.parameters()[1].detach().flatten(0, -1).narrow(0, 3, 1);
+        let value = weight.double_value(&[0]) as f32;
+        let _ = weight.fill_(f64::from(f32::from_bits(value.to_bits() ^ 1)));
+    }
+}
+
+#[test]
+fn a_replica_with_a_wrong_bit_is_named_and_takes_the_state_of_the_others() {
+    let lake = Lake::new();
+    let alone = lake.train(&lake.run("right", &STRICT), 1);
+    let run = lake.run("flipped", &STRICT);
+    let seen = Arc::new(Seen::default());
+    let coordinator = lake.start(&run, 3, seen.clone());
+    let threads: Vec<_> = (0..3)
+        .map(|index| {
+            let options = options(&coordinator.url(), &format!("r{index}"));
+            let options = ReplicaOptions { watch: (index == 1).then_some(flip as fn(&Engine, u64)), ..options };
+            std::thread::spawn(move || replica(options))
+        })
+        .collect();
+    let ended = lake.wait(&run, &coordinator, &seen);
+    for thread in threads {
+        thread.join().expect("thread").expect("replica");
+    }
+    let [fault] = &ended.summary.faults[..] else { panic!("{:?}", ended.summary.faults) };
+    assert_eq!((fault.replica.as_str(), fault.cause, fault.step), ("r1", Cause::Diverged, 20));
+    assert_eq!(ended.samples, alone.samples);
+    assert_eq!(ended.summary.weights_sha256, alone.summary.weights_sha256);
 }
 
 #[test]
@@ -346,6 +433,14 @@ fn replica_process(coordinator: &str) -> Child {
     let mut command = Command::new(program);
     command.args(["--exact", "a_replica_process", "--ignored", "--nocapture"]).env(COORDINATOR, coordinator);
     command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("started")
+}
+
+fn end(children: Vec<Child>) {
+    for mut child in children {
+        // One that came back late would wait for a coordinator that is no more.
+        let _ = child.kill();
+        child.wait().expect("reaped");
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use forebay_schemas::Position;
 use forebay_schemas::checkpoint::{CheckpointManifest, FORMAT};
-use forebay_schemas::wire::RunInfo;
+use forebay_schemas::wire::{Mark, RunInfo};
 use forebay_store::Checkpoints;
 use tokio::runtime::Handle;
 
@@ -34,29 +34,19 @@ pub(crate) struct Target {
     pub(crate) writer: String,
 }
 
-/// What a checkpoint is of.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Mark {
-    /// Committed steps.
-    pub(crate) step: u64,
-    /// The generation in which the last one was.
-    pub(crate) generation: u64,
-    /// Its loss, where this replica knows it.
-    pub(crate) loss: Option<f64>,
-}
-
 impl Writer {
     pub(crate) fn new(target: Target) -> Self {
         Self { target: Arc::new(target), pending: None }
     }
 
-    /// Begins to write; waits for the checkpoint before it, which is the only one that may be under way.
-    pub(crate) fn write(&mut self, snapshot: Snapshot, mark: Mark) -> Result<()> {
+    /// Begins to write a state, whose loss is given where this replica knows it; waits for the checkpoint before it, which is
+    /// the only one that may be under way.
+    pub(crate) fn write(&mut self, snapshot: Snapshot, state: Mark, loss: Option<f64>) -> Result<()> {
         if let Err(error) = self.wait() {
             tracing::warn!(%error, "a checkpoint was not published");
         }
         let target = Arc::clone(&self.target);
-        let thread = std::thread::Builder::new().name("checkpoint".to_owned()).spawn(move || target.publish(&snapshot, mark));
+        let thread = std::thread::Builder::new().name("checkpoint".to_owned()).spawn(move || target.publish(&snapshot, state, loss));
         self.pending = Some(thread.map_err(|error| Error::with_source(Kind::Internal, "the checkpoint thread cannot start", error))?);
         Ok(())
     }
@@ -79,10 +69,10 @@ impl Writer {
 
 impl Target {
     /// Encodes, stages and publishes; false if one of this or a later step is there already.
-    fn publish(&self, snapshot: &Snapshot, mark: Mark) -> Result<bool> {
+    fn publish(&self, snapshot: &Snapshot, state: Mark, loss: Option<f64>) -> Result<bool> {
         let encoded = snapshot.encode()?;
         let staged = async {
-            let stage = |name, bytes| self.checkpoints.stage(mark.step, mark.generation, &self.writer, name, bytes);
+            let stage = |name, bytes| self.checkpoints.stage(state.step, state.generation, &self.writer, name, bytes);
             let model = stage("model.safetensors", encoded.model.clone()).await?;
             Ok::<_, Error>((model, stage("optimizer.safetensors", encoded.optimizer.clone()).await?))
         };
@@ -94,18 +84,18 @@ impl Target {
             position: Position {
                 dataset: self.info.dataset.identity,
                 seed: run.seed,
-                step: mark.step,
+                step: state.step,
                 micro_batches: run.batch.micro_batches,
                 micro_batch_size: run.batch.micro_batch_size,
             },
-            generation: mark.generation,
+            generation: state.generation,
             created_unix_ms: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64),
             program: format!("forebay {}", env!("CARGO_PKG_VERSION")),
             dataset: self.info.dataset.clone(),
             config_digest: self.info.config_digest,
             config: serde_json::to_value(run).map_err(|error| Error::with_source(Kind::Internal, "settings of the run", error))?,
-            samples: mark.step * run.global_batch(),
-            loss: mark.loss,
+            samples: state.step * run.global_batch(),
+            loss,
             weights_sha256: encoded.weights_sha256,
             model,
             optimizer,

@@ -5,7 +5,6 @@ use forebay_schemas::settings::layered;
 use tch::Kind as Scalar;
 
 use super::*;
-use crate::reduce::{Alone, Fast};
 
 pub(crate) const TEXT: Task = Task::Text { vocabulary: 50, length: 8 };
 pub(crate) const PICTURES: Task = Task::Images { classes: 4 };
@@ -58,13 +57,27 @@ fn micro_batch(task: &Task, step: u64, index: u64, samples: usize) -> Input {
     }
 }
 
+/// Computes and sums the micro-batches of `owned`; the losses of these, and the step.
+fn compute(engine: &mut Engine, task: &Task, step: u64, owned: &[u64]) -> Result<(Vec<f64>, Computed)> {
+    engine.begin(false)?;
+    let losses = hold(engine, task, step, owned, true)?;
+    Ok((losses, engine.reduce()?))
+}
+
+/// Computes micro-batches, of which the last one reduces if it is `last`.
+fn hold(engine: &mut Engine, task: &Task, step: u64, owned: &[u64], last: bool) -> Result<Vec<f64>> {
+    let one = |(position, &index): (usize, &u64)| {
+        let last = last && position + 1 == owned.len();
+        engine.compute(index as u32, &micro_batch(task, step, index, 3), last, Duration::ZERO)
+    };
+    owned.iter().enumerate().map(one).collect()
+}
+
 /// One step with the micro-batches of `owned`, reduced and applied.
-fn step(engine: &mut Engine, task: &Task, step: u64, owned: &[u64], reduction: &mut dyn Reduction) -> Computed {
-    let mut indices = owned.iter();
-    let mut next = || Ok(micro_batch(task, step, *indices.next().expect("one more"), 3));
-    let computed = engine.compute(owned.len(), &mut next, reduction).expect("computed");
+fn step(engine: &mut Engine, task: &Task, step: u64, owned: &[u64]) -> Vec<f64> {
+    let (losses, computed) = compute(engine, task, step, owned).expect("computed");
     engine.apply(step, &computed).expect("applied");
-    computed
+    losses
 }
 
 fn flat(tensors: &[Named]) -> Vec<f64> {
@@ -88,8 +101,7 @@ fn gradients(engine: &Engine) -> Vec<f64> {
 fn gradient_of_micro_batches_is_the_gradient_of_their_union() {
     for (model, task) in [(GPT, TEXT), (VIT, PICTURES)] {
         let mut engine = Engine::new(&run(model, &[]), &task).expect("engine");
-        let mut parts = (0..4).map(|index| Ok(micro_batch(&task, 0, index, 3)));
-        let computed = engine.compute(4, &mut || parts.next().expect("one more"), &mut Alone).expect("computed");
+        let (losses, computed) = compute(&mut engine, &task, 0, &[0, 1, 2, 3]).expect("computed");
         let of_parts = gradients(&engine);
         engine.discard().expect("discarded");
 
@@ -121,52 +133,63 @@ fn gradient_of_micro_batches_is_the_gradient_of_their_union() {
                 }
             }
         };
-        let of_union = whole.compute(1, &mut || Ok(union()), &mut Alone).expect("computed");
+        whole.begin(false).expect("begun");
+        whole.compute(0, &union(), true, Duration::ZERO).expect("computed");
+        let of_union = whole.reduce().expect("summed");
         assert!((computed.loss - of_union.loss).abs() < 1e-6);
-        assert!((computed.losses.iter().sum::<f64>() / 4.0 - computed.loss).abs() < 1e-9);
+        assert!((losses.iter().sum::<f64>() / 4.0 - computed.loss).abs() < 1e-9);
         assert!(furthest(&of_parts, &gradients(&whole)) < 1e-6);
     }
 }
 
 /// Trains `steps` steps on ranks that own the given micro-batches, each on a thread; returns the state of every rank.
-fn train(model: &'static str, task: &Task, owned: &[Vec<u64>], steps: u64) -> Vec<Vec<f64>> {
+fn train(model: &'static str, task: &Task, settings: &'static [&'static str], owned: &[Vec<u64>], steps: u64) -> Vec<Vec<f64>> {
+    on_ranks(owned.len(), |rank, group| {
+        let (task, owned) = (task.clone(), owned[rank].clone());
+        move || {
+            let mut engine = Engine::new(&run(model, settings), &task).expect("engine");
+            engine.attach(group()).expect("attached");
+            (0..steps).for_each(|number| drop(step(&mut engine, &task, number, &owned)));
+            state(&engine)
+        }
+    })
+}
+
+/// Runs a closure a rank, each on a thread; it gets a way to connect its group.
+fn on_ranks<T: Send + 'static, F: FnOnce() -> T + Send + 'static>(
+    world: usize,
+    make: impl Fn(usize, Box<dyn Fn() -> Option<ProcessGroup> + Send>) -> F,
+) -> Vec<T> {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
-    let world = owned.len();
-    let ranks: Vec<_> = owned
-        .iter()
-        .cloned()
-        .enumerate()
-        .map(|(rank, owned)| {
-            let (store, task) = (store.clone(), task.clone());
-            std::thread::spawn(move || {
-                // Adam divides a gradient of rounding errors by its own size, and a convolution before a norm that starts at zero
-                // has such gradients; with momentum, what differs is rounding.
-                let mut engine = Engine::new(&run(model, &["optimizer.kind=sgd"]), &task).expect("engine");
-                let mut reduction: Box<dyn Reduction> = if world == 1 {
-                    Box::new(Alone)
-                } else {
-                    let group = ProcessGroup::connect(store, "g1", rank, world, "127.0.0.1", Duration::from_secs(20)).expect("group");
-                    Box::new(Fast::new(group, engine.parameters()).expect("reducer"))
-                };
-                for number in 0..steps {
-                    step(&mut engine, &task, number, &owned, reduction.as_mut());
-                }
-                let mut state = engine.weights();
-                state.extend(engine.optimizer_state());
-                flat(&state)
-            })
+    let ranks: Vec<_> = (0..world)
+        .map(|rank| {
+            let store = store.clone();
+            let connect = move || {
+                let connect = || ProcessGroup::connect(store.clone(), "g1", rank, world, "127.0.0.1", Duration::from_secs(20));
+                (world > 1).then(|| connect().expect("group"))
+            };
+            std::thread::spawn(make(rank, Box::new(connect)))
         })
         .collect();
     ranks.into_iter().map(|rank| rank.join().expect("rank")).collect()
 }
 
+fn state(engine: &Engine) -> Vec<f64> {
+    flat(&engine.state())
+}
+
+// Adam divides a gradient of rounding errors by its own size, and a convolution before a norm that starts at zero has such
+// gradients; with momentum, what differs is rounding.
+const SGD: &[&str] = &["optimizer.kind=sgd"];
+const STRICT: &[&str] = &["reduce=strict", "elastic.threads=1"];
+
 #[test]
 fn weights_do_not_depend_on_who_computed_what() {
     for (model, task) in [(GPT, TEXT), (RESNET, PICTURES), (VIT, PICTURES)] {
-        let alone = train(model, &task, &[vec![0, 1, 2, 3]], 3).remove(0);
+        let alone = train(model, &task, SGD, &[vec![0, 1, 2, 3]], 3).remove(0);
         // The last split leaves a rank without a micro-batch.
         for split in [vec![vec![0, 2], vec![1, 3]], vec![vec![0, 1, 2], vec![3]], vec![vec![0, 1, 2, 3], vec![]]] {
-            for (rank, state) in train(model, &task, &split, 3).iter().enumerate() {
+            for (rank, state) in train(model, &task, SGD, &split, 3).iter().enumerate() {
                 let distance = furthest(&alone, state);
                 assert!(distance < 1e-6, "{model}: {split:?}, rank {rank} differs by {distance}");
             }
@@ -175,34 +198,82 @@ fn weights_do_not_depend_on_who_computed_what() {
 }
 
 #[test]
-fn a_discarded_step_leaves_no_trace() {
-    for (mut engine, task) in [(gpt_engine(), TEXT), (resnet_engine(), PICTURES)] {
-        step(&mut engine, &task, 0, &[0, 1, 2, 3], &mut Alone);
-        let state = |engine: &Engine| [flat(&engine.weights()), flat(&engine.optimizer_state())].concat();
-        let before = state(&engine);
-        engine.compute(1, &mut || Ok(micro_batch(&task, 1, 0, 3)), &mut Alone).expect("computed");
-        engine.discard().expect("discarded");
-        assert_eq!(state(&engine), before);
-        let after_retry = step(&mut engine, &task, 1, &[0, 1, 2, 3], &mut Alone);
-        assert!(after_retry.loss.is_finite());
+fn strictly_reduced_weights_and_statistics_are_the_same_to_the_bit() {
+    for (model, task) in [(GPT, TEXT), (RESNET, PICTURES), (VIT, PICTURES)] {
+        let alone = train(model, &task, STRICT, &[vec![0, 1, 2, 3]], 3).remove(0);
+        let splits = [
+            vec![vec![3, 1, 2, 0]],
+            vec![vec![0, 1], vec![2, 3]],
+            vec![vec![3, 0], vec![1, 2]],
+            vec![vec![1, 2, 3], vec![], vec![0]],
+            vec![vec![0], vec![1], vec![2], vec![3]],
+        ];
+        for split in splits {
+            for (rank, state) in train(model, &task, STRICT, &split, 3).iter().enumerate() {
+                assert_eq!(furthest(&alone, state), 0.0, "{model}: {split:?}, rank {rank}");
+            }
+        }
     }
 }
 
 #[test]
-fn a_failing_source_is_reported_and_the_step_can_be_tried_again() {
-    let mut engine = gpt_engine();
-    let mut calls = 0;
-    let mut next = || {
-        calls += 1;
-        if calls == 2 { Err(Error::new(Kind::Unavailable, "store")) } else { Ok(micro_batch(&TEXT, 0, 0, 3)) }
-    };
-    assert_eq!(engine.compute(2, &mut next, &mut Alone).expect_err("fails").kind(), Kind::Unavailable);
-    engine.discard().expect("discarded");
-    let mut fresh = gpt_engine();
-    let again = step(&mut engine, &TEXT, 0, &[0, 1, 2, 3], &mut Alone);
-    let first = step(&mut fresh, &TEXT, 0, &[0, 1, 2, 3], &mut Alone);
-    assert_eq!(again.losses, first.losses);
-    assert_eq!(flat(&engine.weights()), flat(&fresh.weights()));
+fn what_survivors_computed_counts_when_a_peer_dies_in_the_sum() {
+    for (model, task) in [(GPT, TEXT), (RESNET, PICTURES)] {
+        for (settings, tolerance) in [(SGD, 1e-6), (STRICT, 0.0)] {
+            let undisturbed = train(model, &task, settings, &[vec![0, 1, 2, 3]], 3).remove(0);
+            let later: Arc<dyn Store> = Arc::new(MemoryStore::default());
+            let ended = on_ranks(3, |rank, group| {
+                let (task, told, later) = (task.clone(), later.clone(), later.clone());
+                let again = move |name| ProcessGroup::connect(later.clone(), name, rank, 2, "127.0.0.1", Duration::from_secs(20)).ok();
+                let owned = [vec![0], vec![1, 3], vec![2]][rank].clone();
+                move || {
+                    let mut engine = Engine::new(&run(model, settings), &task).expect("engine");
+                    engine.attach(group()).expect("attached");
+                    step(&mut engine, &task, 0, &owned);
+                    engine.begin(false).expect("begun");
+                    if rank == 2 {
+                        // It dies when the others are in the sum.
+                        ["0", "1"].into_iter().for_each(|other| told.wait(other, Duration::from_secs(20)).expect("told"));
+                        return Vec::new();
+                    }
+                    hold(&mut engine, &task, 1, &owned, true).expect("held");
+                    told.set(&rank.to_string(), b"").expect("told");
+                    assert_eq!(engine.reduce().expect_err("a peer is gone").kind(), Kind::Unavailable);
+                    engine.detach().expect("detached");
+
+                    // Only what the dead one had is computed; a sum that is not committed is made again, without computing.
+                    for (name, missing) in [("g2", [&[2][..], &[]][rank]), ("g3", &[])] {
+                        engine.attach(again(name)).expect("attached");
+                        engine.begin(true).expect("begun");
+                        hold(&mut engine, &task, 1, missing, true).expect("held");
+                        let computed = engine.reduce().expect("summed");
+                        if name == "g3" {
+                            engine.apply(1, &computed).expect("applied");
+                            step(&mut engine, &task, 2, [&[0, 1][..], &[2, 3]][rank]);
+                        }
+                        engine.detach().expect("detached");
+                    }
+                    state(&engine)
+                }
+            });
+            for (rank, state) in ended[..2].iter().enumerate() {
+                let distance = furthest(&undisturbed, state);
+                assert!(distance <= tolerance, "{model}: rank {rank} differs by {distance}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_discarded_step_leaves_no_trace() {
+    for (mut engine, task) in [(gpt_engine(), TEXT), (resnet_engine(), PICTURES)] {
+        step(&mut engine, &task, 0, &[0, 1, 2, 3]);
+        let before = state(&engine);
+        let (first, _) = compute(&mut engine, &task, 1, &[0, 1, 2, 3]).expect("computed");
+        engine.discard().expect("discarded");
+        assert_eq!(state(&engine), before);
+        assert_eq!(step(&mut engine, &task, 1, &[0, 1, 2, 3]), first);
+    }
 }
 
 #[test]
@@ -210,7 +281,7 @@ fn a_loss_that_is_not_finite_is_refused_before_it_is_applied() {
     let mut engine = gpt_engine();
     let before = flat(&engine.weights());
     let _ = tch::no_grad(|| engine.parameters()[0].shallow_clone().fill_(f64::NAN));
-    let error = engine.compute(1, &mut || Ok(micro_batch(&TEXT, 0, 0, 3)), &mut Alone).expect_err("diverged");
+    let error = compute(&mut engine, &TEXT, 0, &[0]).expect_err("diverged");
     assert_eq!(error.kind(), Kind::Invalid);
     assert!(error.to_string().contains("optimizer.learning_rate"), "{error}");
     assert_eq!(flat(&engine.weights())[before.len() - 1], before[before.len() - 1]);
@@ -223,9 +294,8 @@ fn models_overfit_a_tiny_set() {
         let mut engine = Engine::new(&settings, &task).expect("engine");
         let mut losses = Vec::new();
         for number in 0..40 {
-            let mut indices = 0..4;
-            let mut next = || Ok(micro_batch(&task, 0, indices.next().expect("one more"), 3));
-            let computed = engine.compute(4, &mut next, &mut Alone).expect("computed");
+            // Of step 0 always.
+            let (_, computed) = compute(&mut engine, &task, 0, &[0, 1, 2, 3]).expect("computed");
             engine.apply(number, &computed).expect("applied");
             losses.push(computed.loss);
         }

@@ -9,17 +9,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use forebay_schemas::Digest;
 use forebay_schemas::checkpoint::CheckpointManifest;
 use forebay_schemas::wire::{
     Assignment, Fail, Finish, Identity, Join, Joined, Member, MicroBatchReport, Next, PROTOCOL, Presence, Publish, Published, Ready,
     RunInfo, Timings, Verdict,
 };
+use forebay_store::Checkpoints;
 use futures::StreamExt;
-use reqwest::Method;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
+use super::progress::Progress;
+use super::rendezvous::Rendezvous;
 use super::transport::{PATIENCE, Transport};
 use crate::error::{Error, Kind, Result};
 
@@ -42,8 +44,8 @@ pub struct Session {
 #[derive(Default)]
 struct Stay {
     member: u64,
-    // Generation of the last assignment.
-    after: AtomicU64,
+    // Questions for an assignment that were asked.
+    turn: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -75,7 +77,13 @@ impl Session {
         Ok(session)
     }
 
-    /// Joins again as a new member, without state; after `Fenced`.
+    /// Looks in the run's journal for a coordinator that was started elsewhere, when this one cannot be reached.
+    pub fn follow(&self, checkpoints: Checkpoints) {
+        self.transport.follow(checkpoints);
+    }
+
+    /// Joins again as a new member, after `Fenced`. What the replica has stays its own: the next assignment says what of it
+    /// still counts.
     pub fn rejoin(&mut self) -> Result<()> {
         self.signs.drain(..).for_each(|sign| sign.abort());
         let request = Join { protocol: PROTOCOL, identity: self.identity.clone(), config_digest: self.info.run.digest() };
@@ -103,22 +111,27 @@ impl Session {
 
     /// Waits for this member's place in the next generation; none when the run is done.
     ///
-    /// `have` is the number of steps that the weights have seen, none without state. To ask means to have done with the
-    /// generation before. `Fenced`: [`Self::rejoin`].
-    pub fn assignment(&self, have: Option<u64>) -> Result<Option<Assignment>> {
-        let after = self.stay.after.load(Ordering::Relaxed);
-        match self.ask("v1/assignment", Ready { member: self.stay.member, after, have })? {
+    /// To ask means to have done with the generation before. `Fenced`: [`Self::rejoin`].
+    pub fn assignment(&self, progress: &Progress) -> Result<Option<Assignment>> {
+        let (have, held) = (progress.have(), progress.indices());
+        let turn = self.stay.turn.fetch_add(1, Ordering::Relaxed) + 1;
+        match self.ask("v1/assignment", Ready { member: self.stay.member, turn, have, held })? {
             Next::Done => Ok(None),
-            Next::Train { assignment } => {
-                self.stay.after.store(assignment.generation, Ordering::Relaxed);
-                Ok(Some(assignment))
-            }
+            Next::Train { assignment } => Ok(Some(assignment)),
         }
     }
 
-    /// Reports a step whose summed gradient is there, and waits whether to apply it. Micro-batches ascend by index.
-    pub fn finish_step(&self, generation: u64, step: u64, micro_batches: Vec<MicroBatchReport>, timings: Timings) -> Result<Verdict> {
-        self.ask("v1/finish", Finish { member: self.stay.member, generation, step, micro_batches, timings })
+    /// Reports a step whose summed gradient is there, and waits whether to apply it. Micro-batches ascend by index; `state` is
+    /// the digest on which all members must agree.
+    pub fn finish_step(
+        &self,
+        generation: u64,
+        step: u64,
+        micro_batches: Vec<MicroBatchReport>,
+        state: Digest,
+        timings: Timings,
+    ) -> Result<Verdict> {
+        self.ask("v1/finish", Finish { member: self.stay.member, generation, step, micro_batches, state, timings })
     }
 
     /// Reports that a collective of a generation failed; then ask for the next assignment.
@@ -151,8 +164,9 @@ impl Session {
 
     /// The keys through which the members of a generation find each other.
     pub fn rendezvous(&self, generation: u64) -> Result<Rendezvous> {
-        let runtime = self.runtime()?.handle().clone();
-        Ok(Rendezvous { transport: self.transport.clone(), runtime, stay: Arc::clone(&self.stay), generation })
+        let stay = Arc::clone(&self.stay);
+        let ended = Box::new(move |generation| stay.lock().ended(generation));
+        Ok(Rendezvous::new(self.transport.clone(), self.runtime()?.handle().clone(), ended, generation))
     }
 
     /// Says goodbye. A session that is dropped without it counts as a death.
@@ -279,96 +293,5 @@ async fn renew(transport: Transport, stay: Arc<Stay>, every: Duration) {
         {
             return stay.out(&error.to_string());
         }
-    }
-}
-
-/// Keys of one generation, kept by the coordinator. Every operation fails once the generation is over.
-pub struct Rendezvous {
-    transport: Transport,
-    runtime: tokio::runtime::Handle,
-    stay: Arc<Stay>,
-    generation: u64,
-}
-
-/// How long one request of a waiting member is held open.
-const WAIT: Duration = Duration::from_secs(5);
-
-impl Rendezvous {
-    /// Sets a key.
-    pub fn set(&self, key: &str, value: &[u8]) -> Result<()> {
-        self.send(Method::PUT, key, Duration::ZERO, Bytes::copy_from_slice(value)).map(drop)
-    }
-
-    /// Adds to the number in a key, 0 if it is not set, and returns the sum.
-    pub fn add(&self, key: &str, amount: i64) -> Result<i64> {
-        let answer = self.send(Method::POST, key, Duration::ZERO, Bytes::from(amount.to_string()))?.unwrap_or_default();
-        serde_json::from_slice(&answer).map_err(|error| Error::with_source(Kind::Invalid, format!("key `{key}`: not a number"), error))
-    }
-
-    /// The value of a key if it is set.
-    pub fn check(&self, key: &str) -> Result<Option<Bytes>> {
-        self.send(Method::GET, key, Duration::ZERO, Bytes::new())
-    }
-
-    /// The value of a key; waits until it is set.
-    pub fn wait(&self, key: &str, timeout: Duration) -> Result<Bytes> {
-        let deadline = Instant::now() + timeout;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if let Some(value) = self.send(Method::GET, key, left.min(WAIT), Bytes::new())? {
-                return Ok(value);
-            }
-            if left.is_zero() {
-                let message = format!("key `{key}` of generation {}: not set within {timeout:?}", self.generation);
-                return Err(Error::new(Kind::Unavailable, message));
-            }
-        }
-    }
-
-    /// Why the generation is over, once it is.
-    pub fn cancelled(&self) -> Option<String> {
-        self.stay.lock().ended(self.generation)
-    }
-
-    fn send(&self, method: Method, key: &str, wait: Duration, body: Bytes) -> Result<Option<Bytes>> {
-        if let Some(reason) = self.cancelled() {
-            return Err(Error::new(Kind::Unavailable, format!("generation {} is over: {reason}", self.generation)));
-        }
-        let (sender, receiver) = mpsc::sync_channel(1);
-        let (transport, key) = (self.transport.clone(), key.to_owned());
-        let (generation, wait_ms) = (self.generation.to_string(), wait.as_millis().to_string());
-        self.runtime.spawn(async move {
-            let query = [("generation", generation.as_str()), ("key", key.as_str()), ("wait_ms", wait_ms.as_str())];
-            // The receiver waits below.
-            let _ = sender.send(transport.send(method, "v1/key", &query, body).await);
-        });
-        receiver.recv().map_err(|_| Error::new(Kind::Unavailable, "the session has ended"))?
-    }
-}
-
-#[cfg(feature = "torch")]
-impl forebay_c10d::Store for Rendezvous {
-    fn set(&self, key: &str, value: &[u8]) -> std::result::Result<(), String> {
-        self.set(key, value).map_err(|error| error.to_string())
-    }
-
-    fn get(&self, key: &str) -> std::result::Result<Vec<u8>, String> {
-        self.wait(key, PATIENCE).map(Vec::from).map_err(|error| error.to_string())
-    }
-
-    fn add(&self, key: &str, amount: i64) -> std::result::Result<i64, String> {
-        self.add(key, amount).map_err(|error| error.to_string())
-    }
-
-    fn check(&self, key: &str) -> std::result::Result<bool, String> {
-        self.check(key).map(|value| value.is_some()).map_err(|error| error.to_string())
-    }
-
-    fn wait(&self, key: &str, timeout: Duration) -> std::result::Result<(), String> {
-        self.wait(key, timeout).map(drop).map_err(|error| error.to_string())
-    }
-
-    fn cancelled(&self) -> Option<String> {
-        self.cancelled()
     }
 }

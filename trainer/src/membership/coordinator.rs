@@ -3,24 +3,26 @@
 //! Promises: what must outlive it is in the object store under the commit rule, so it can be killed at any moment and
 //! started again anywhere; of two for one run the later one wins.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use forebay_schemas::checkpoint::DatasetVersionRef;
+use forebay_schemas::checkpoint::{CheckpointManifest, DatasetVersionRef};
 use forebay_schemas::run::Run;
-use forebay_schemas::wire::{PROTOCOL, RunInfo};
+use forebay_schemas::wire::{Mark, PROTOCOL, RunInfo};
 use forebay_store::Checkpoints;
 use futures::future::BoxFuture;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use super::group::{Cause, Group, Settings};
+use super::group::{Cause, History};
 use super::journal::claim;
-use super::owner::{Owner, Parts};
+use super::owner::Owner;
 use super::rendezvous::Keys;
 use super::routes::{Served, routes, token_digest};
+use super::service::Service;
 use crate::error::{Error, Kind, Result};
 use crate::telemetry::{Event, Observer, Recorder, What};
 
@@ -37,6 +39,8 @@ pub struct CoordinatorOptions {
     pub checkpoints: Checkpoints,
     /// Address to listen on; port 0 for any free one.
     pub listen: SocketAddr,
+    /// URL by which replicas that lost an earlier coordinator reach this one; the address that it listens on if left out.
+    pub advertise: Option<String>,
     /// Secret that every request must show.
     pub token: String,
     /// The first step waits for so many replicas, but no longer than `elastic.gather`.
@@ -99,7 +103,7 @@ impl Coordinator {
     }
 
     async fn take_up(options: CoordinatorOptions) -> Result<Self> {
-        let CoordinatorOptions { run, dataset, checkpoints, listen, token, expected, observer } = options;
+        let CoordinatorOptions { run, dataset, checkpoints, listen, advertise, token, expected, observer } = options;
         if token.is_empty() {
             return Err(Error::new(Kind::Invalid, "the coordinator's token is empty, expected a secret"));
         }
@@ -110,34 +114,42 @@ impl Coordinator {
             Error::with_source(Kind::Unavailable, format!("address {listen} cannot be listened on, choose another one: {error}"), error)
         })?;
         let address = listener.local_addr().map_err(|error| Error::with_source(Kind::Internal, format!("address {listen}"), error))?;
-        let claimed = claim(&checkpoints, &run, &dataset, unix_ms()).await?;
+        // An address that stands for all of this host's is of no use elsewhere.
+        let own = || if address.ip().is_unspecified() { String::new() } else { url(address) };
+        let advertise = advertise.unwrap_or_else(own);
+        let claimed = claim(&checkpoints, &run, &dataset, &advertise, unix_ms()).await?;
         let last_manifest = checkpoints.latest().await?;
-        let checkpoint = last_manifest.as_ref().map(|manifest| manifest.position.step);
-        let group = Group::new(settings(&run, expected), claimed.first_generation, checkpoint);
+        let mark = |manifest: &CheckpointManifest| Mark { step: manifest.position.step, generation: manifest.generation };
+        let generation = claimed.history.generation;
+        let history = History { checkpoint: last_manifest.as_ref().map(mark), ..claimed.history };
+        let service = Service::new(run.clone(), claimed.dataset.identity, history, expected);
 
         let (sender, receiver) = mpsc::channel(BACKLOG);
         let keys = Arc::new(Keys::new());
         let info = RunInfo { protocol: PROTOCOL, config_digest: run.digest(), dataset: claimed.dataset.clone(), run: run.clone() };
         let served =
             Served { info, token_digest: token_digest(&token), beat: beat(&run), commands: sender.clone(), keys: Arc::clone(&keys) };
-        let mut recorder = Recorder::new(claimed.first_generation);
-        let what =
-            What::RunStarted { run: run.name.clone(), step: group.committed(), steps: run.batch.steps, dataset: claimed.dataset.clone() };
+        let mut recorder = Recorder::new(generation);
+        let step = service.group().state().step;
+        let what = What::RunStarted { run: run.name.clone(), step, steps: run.batch.steps, dataset: claimed.dataset };
         let started = Event { unix_ms: unix_ms(), generation: 0, what };
         observer.event(&started);
         recorder.add(&started);
-        let owner = Owner::new(Parts {
+        let owner = Owner {
             run,
-            dataset_identity: claimed.dataset.identity,
             checkpoints,
             ledger: claimed.ledger,
-            group,
+            service,
             keys,
             observer,
             recorder,
             last_manifest,
             commands: sender,
-        });
+            began: Instant::now(),
+            streams: HashMap::new(),
+            faults: Vec::new(),
+            done_since: None,
+        };
 
         let (said, outcome) = watch::channel(None);
         let work = tokio::spawn(async move {
@@ -155,7 +167,7 @@ impl Coordinator {
 
     /// Where replicas reach it, if they reach this host by the address it listens on.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        url(self.address)
     }
 
     /// Waits until all steps are committed, the last checkpoint is published and the replicas have left. `Fenced` if
@@ -182,16 +194,8 @@ impl Drop for Coordinator {
     }
 }
 
-fn settings(run: &Run, expected: usize) -> Settings {
-    Settings {
-        micro_batches: run.batch.micro_batches,
-        steps: run.batch.steps,
-        every_steps: run.checkpoint.every_steps,
-        min_replicas: run.elastic.min_replicas as usize,
-        expected,
-        gather_ms: run.elastic.gather.0,
-        lease_ms: run.elastic.lease.0,
-    }
+fn url(address: SocketAddr) -> String {
+    format!("http://{address}")
 }
 
 /// Both sides say something four times a lease.

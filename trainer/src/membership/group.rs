@@ -1,19 +1,25 @@
 //! The membership as a pure state machine: events in, decisions out; no I/O, time is an argument.
 //!
 //! Promises: a generation number is used once; step N commits once and after step N-1, only when every member of the
-//! current generation has reported it; whoever is not in the current generation changes nothing.
+//! current generation has reported it, each micro-batch once; whoever is not in the current generation changes nothing.
 //! One exception is inherent: when everybody who had the state is gone, the run falls back to the newest state that is
 //! left (a survivor's or the published checkpoint's), and later steps are computed and committed anew.
-//! Deliberately absent: any answer to a failure but "end the generation": no step is repaired.
+//! Deliberately absent: any answer to a failure but "end the generation": what is repaired is repaired by the next one.
 
 use std::collections::BTreeMap;
 
-use forebay_schemas::wire::{Assignment, Finish, Identity, Next, Verdict};
+use forebay_schemas::wire::{Assignment, Finish, Identity, JournalEntry, Mark, Next, Verdict};
 
+pub use self::deal::deal;
 pub use self::events::{Cause, Commit, Decision, Event};
+pub use self::line::Line;
 
+mod commit;
+mod deal;
 mod events;
 mod form;
+mod line;
+mod ready;
 
 /// So many generations in a row that commit nothing end the run: something is wrong that no regrouping mends.
 const MAX_FRUITLESS_GENERATIONS: u32 = 20;
@@ -40,25 +46,74 @@ pub struct Settings {
     pub lease_ms: u64,
 }
 
+/// What storage says of a run when a coordinator takes it up.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    /// The last generation that may have been used.
+    pub generation: u64,
+    /// From where its generations began.
+    pub line: Line,
+    /// Members of the last of them; none if there was none.
+    pub world: Option<usize>,
+    /// The newest published checkpoint.
+    pub checkpoint: Option<Mark>,
+}
+
+impl History {
+    /// Takes in the next entry of the journal.
+    pub fn take(&mut self, entry: &JournalEntry) {
+        let used = match entry {
+            JournalEntry::Run { .. } => 0,
+            JournalEntry::Coordinator { generation, .. } | JournalEntry::Checkpoint { generation, .. } => *generation,
+            JournalEntry::Generation { generation, members, step } => {
+                self.line.begin(*generation, *step);
+                self.world = Some(members.len());
+                *generation
+            }
+        };
+        self.generation = self.generation.max(used);
+    }
+}
+
 #[derive(Debug)]
 struct Member {
     identity: Identity,
     seen_ms: u64,
+    turn: u64,
     ready: Option<Readiness>,
+    /// Seconds a micro-batch, a moving average.
+    pace: Option<f64>,
+    /// Its state was not that of the others, and it has not got theirs yet.
+    diverged: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
+/// What a member can bring into the next generation.
+#[derive(Clone, Debug)]
 struct Readiness {
     since_ms: u64,
-    have: Option<u64>,
+    have: Option<Mark>,
+    held: Vec<u32>,
 }
 
 #[derive(Debug)]
 struct Generation {
     // By rank.
-    members: Vec<(u64, Assignment)>,
+    seats: Vec<Seat>,
     step: u64,
     reports: BTreeMap<u64, Finish>,
+    redealt_at: u64,
+}
+
+/// A member in a generation.
+#[derive(Debug)]
+struct Seat {
+    member: u64,
+    /// The question that the assignment answers.
+    turn: u64,
+    assignment: Assignment,
+    /// The micro-batches that its next report must name, and how many of them it computes itself.
+    due: Vec<u32>,
+    computes: usize,
 }
 
 #[derive(Debug)]
@@ -72,16 +127,26 @@ enum Phase {
     Done,
 }
 
+/// The answers to the last committed step, for those who ask again.
+#[derive(Debug)]
+struct Answered {
+    generation: u64,
+    step: u64,
+    verdicts: BTreeMap<u64, Verdict>,
+}
+
 /// The state.
 #[derive(Debug)]
 pub struct Group {
     settings: Settings,
     members: BTreeMap<u64, Member>,
     next_member: u64,
+    first_generation: u64,
     generation: u64,
-    committed: u64,
-    checkpoint: Option<u64>,
-    last_commit: Option<(u64, u64, BTreeMap<u64, Verdict>)>,
+    line: Line,
+    state: Mark,
+    checkpoint: Option<Mark>,
+    answered: Option<Answered>,
     phase: Phase,
     reason: String,
     fruitless: u32,
@@ -89,20 +154,24 @@ pub struct Group {
 }
 
 impl Group {
-    /// A group whose first generation is `first_generation`, over a run whose newest checkpoint is that of step `checkpoint`.
-    pub fn new(settings: Settings, first_generation: u64, checkpoint: Option<u64>) -> Self {
-        let done = checkpoint.is_some_and(|step| step >= settings.steps);
+    /// A group that goes on where `history` ends; where nobody is there, it waits for as many members as were there before.
+    pub fn new(settings: Settings, history: History) -> Self {
+        let History { generation, line, world, checkpoint } = history;
+        let settings = Settings { expected: world.unwrap_or(settings.expected), ..settings };
+        let done = checkpoint.is_some_and(|state| state.step >= settings.steps);
         Self {
             settings,
             members: BTreeMap::new(),
             // Members of an earlier coordinator must not be taken for ours.
-            next_member: (first_generation << 20) + 1,
-            generation: first_generation.saturating_sub(1),
-            committed: checkpoint.unwrap_or(0),
+            next_member: ((generation + 1) << 20) + 1,
+            first_generation: generation + 1,
+            generation,
+            line,
+            state: checkpoint.unwrap_or_default(),
             checkpoint,
-            last_commit: None,
+            answered: None,
             phase: if done { Phase::Done } else { Phase::Gathering { survivors: Vec::new(), since_ms: 0 } },
-            reason: "the run begins".to_owned(),
+            reason: if generation == 0 { "the run begins" } else { "a coordinator took over" }.to_owned(),
             fruitless: 0,
             ticked_ms: 0,
         }
@@ -112,7 +181,7 @@ impl Group {
     pub fn join(&mut self, now_ms: u64, identity: Identity) -> u64 {
         let member = self.next_member;
         self.next_member += 1;
-        self.members.insert(member, Member { identity, seen_ms: now_ms, ready: None });
+        self.members.insert(member, Member { identity, seen_ms: now_ms, turn: 0, ready: None, pace: None, diverged: false });
         member
     }
 
@@ -134,13 +203,13 @@ impl Group {
         matches!(self.phase, Phase::Running(_)).then_some(self.generation)
     }
 
-    /// Committed steps.
-    pub fn committed(&self) -> u64 {
-        self.committed
+    /// The committed state.
+    pub fn state(&self) -> Mark {
+        self.state
     }
 
-    /// Step of the newest published checkpoint.
-    pub fn checkpoint(&self) -> Option<u64> {
+    /// State of the newest published checkpoint.
+    pub fn checkpoint(&self) -> Option<Mark> {
         self.checkpoint
     }
 
@@ -152,10 +221,7 @@ impl Group {
     /// Who is in: number, identity, rank in the running generation, time since its last sign of life.
     pub fn members(&self, now_ms: u64) -> impl Iterator<Item = (u64, &Identity, Option<u32>, u64)> {
         self.members.iter().map(move |(&number, member)| {
-            let rank = match &self.phase {
-                Phase::Running(generation) => generation.rank(number),
-                _ => None,
-            };
+            let rank = self.running_seat(number).map(|seat| seat.assignment.rank);
             (number, &member.identity, rank, now_ms.saturating_sub(member.seen_ms))
         })
     }
@@ -167,8 +233,9 @@ impl Group {
 
     fn observe(&mut self, now_ms: u64, event: Event, decisions: &mut Vec<Decision>) {
         let from = match &event {
-            Event::Renewed { member } | Event::Ready { member, .. } | Event::Failed { member, .. } => Some(*member),
+            Event::Renewed { member } | Event::Failed { member, .. } => Some(*member),
             Event::Left { member } | Event::Disconnected { member } => Some(*member),
+            Event::Ready(ready) => Some(ready.member),
             Event::Finished(finish) => Some(finish.member),
             Event::Published { .. } | Event::Tick => None,
         };
@@ -179,10 +246,10 @@ impl Group {
         }
         match event {
             Event::Renewed { .. } => {}
-            Event::Ready { member, after, have } => self.ready(now_ms, member, after, have, decisions),
+            Event::Ready(ready) => self.ready(now_ms, ready, decisions),
             Event::Finished(finish) => self.finished(now_ms, finish, decisions),
             Event::Failed { member, generation, reason } => {
-                if self.running() == Some(generation) && self.is_current(member) {
+                if self.running() == Some(generation) && self.running_seat(member).is_some() {
                     let reason = format!("replica {}: {reason}", self.name(member));
                     self.end_generation(now_ms, reason, decisions);
                 }
@@ -191,118 +258,17 @@ impl Group {
             Event::Disconnected { member } => {
                 self.lose(now_ms, member, Cause::Disconnected, "its connection ended".to_owned(), decisions);
             }
-            Event::Published { step } => {
-                self.checkpoint = self.checkpoint.max(Some(step));
-                if step >= self.settings.steps && !self.is_done() {
+            Event::Published { state } => {
+                if self.checkpoint.is_none_or(|checkpoint| checkpoint.step < state.step) {
+                    self.checkpoint = Some(state);
+                }
+                if state.step >= self.settings.steps && !self.is_done() {
                     self.phase = Phase::Done;
                     decisions.push(Decision::Done);
                     decisions.extend(self.members.keys().map(|&member| Decision::Next { member, next: Next::Done }));
                 }
             }
             Event::Tick => self.tick(now_ms, decisions),
-        }
-    }
-
-    fn ready(&mut self, now_ms: u64, member: u64, after: u64, have: Option<u64>, decisions: &mut Vec<Decision>) {
-        let current = match &self.phase {
-            Phase::Done => {
-                decisions.push(Decision::Next { member, next: Next::Done });
-                return;
-            }
-            Phase::Gathering { .. } => None,
-            Phase::Running(generation) => generation.rank(member).map(|rank| generation.members[rank as usize].1.clone()),
-        };
-        match current {
-            // The answer with its assignment was lost on the way.
-            Some(assignment) if assignment.generation > after => {
-                decisions.push(Decision::Next { member, next: Next::Train { assignment } });
-                return;
-            }
-            Some(_) if self.committed < self.settings.steps => {
-                let reason = format!("replica {} has done with generation {}", self.name(member), self.generation);
-                self.end_generation(now_ms, reason, decisions);
-            }
-            Some(_) | None => {}
-        }
-        // More than was committed is no state of this run.
-        let have = have.filter(|&steps| steps <= self.committed);
-        if let Some(member) = self.members.get_mut(&member) {
-            let since_ms = member.ready.map_or(now_ms, |ready| ready.since_ms);
-            member.ready = Some(Readiness { since_ms, have });
-        }
-        self.give_up_last_checkpoint(now_ms);
-    }
-
-    /// A generation with nothing left to compute has one member write the last checkpoint while the others wait. If it
-    /// waits as well, it has failed, and another one tries.
-    fn give_up_last_checkpoint(&mut self, now_ms: u64) {
-        let Phase::Running(running) = &self.phase else { return };
-        let waits = |number: &u64| self.members.get(number).is_some_and(|member| member.ready.is_some());
-        if running.step == self.settings.steps && running.members.iter().all(|(number, _)| waits(number)) {
-            self.reason = "the last checkpoint was not published".to_owned();
-            let survivors = running.members.iter().map(|(member, _)| *member).collect();
-            self.phase = Phase::Gathering { survivors, since_ms: now_ms };
-        }
-    }
-
-    fn finished(&mut self, now_ms: u64, finish: Finish, decisions: &mut Vec<Decision>) {
-        let member = finish.member;
-        if let Some((generation, step, verdicts)) = &self.last_commit
-            && (*generation, *step) == (finish.generation, finish.step)
-            && let Some(&verdict) = verdicts.get(&member)
-        {
-            decisions.push(Decision::Answer { member, verdict });
-            return;
-        }
-        let expected = match &self.phase {
-            Phase::Running(running) if self.generation == finish.generation && running.step == finish.step => {
-                running.rank(member).map(|rank| running.members[rank as usize].1.micro_batches.clone())
-            }
-            _ => None,
-        };
-        let Some(expected) = expected else {
-            decisions.push(Decision::Answer { member, verdict: Verdict::Retry });
-            return;
-        };
-        let found: Vec<u32> = finish.micro_batches.iter().map(|report| report.index).collect();
-        if found != expected {
-            let reason = format!("replica {}: reported micro-batches {found:?}, expected {expected:?}", self.name(member));
-            self.end_generation(now_ms, reason, decisions);
-            decisions.push(Decision::Answer { member, verdict: Verdict::Retry });
-            return;
-        }
-        if let Phase::Running(running) = &mut self.phase {
-            running.reports.insert(member, finish);
-            if running.reports.len() == running.members.len() {
-                self.commit(now_ms, decisions);
-            }
-        }
-    }
-
-    fn commit(&mut self, now_ms: u64, decisions: &mut Vec<Decision>) {
-        let Phase::Running(running) = &mut self.phase else { return };
-        let reports = std::mem::take(&mut running.reports);
-        let commit = Commit::of(self.generation, running.step, &reports);
-        running.step += 1;
-        self.committed = running.step;
-        self.fruitless = 0;
-        let last = self.committed == self.settings.steps;
-        let joiner = self.members.iter().find(|(number, member)| member.ready.is_some() && running.rank(**number).is_none());
-        let regroup = last || joiner.is_some();
-        let due = last || self.committed.is_multiple_of(self.settings.every_steps);
-        let verdicts: BTreeMap<u64, Verdict> = running
-            .members
-            .iter()
-            .map(|(member, assignment)| (*member, Verdict::Committed { regroup, checkpoint: due && assignment.rank == 0 }))
-            .collect();
-        decisions.push(Decision::Committed(commit));
-        decisions.extend(verdicts.iter().map(|(&member, &verdict)| Decision::Answer { member, verdict }));
-        self.last_commit = Some((self.generation, self.committed - 1, verdicts));
-        if regroup {
-            self.reason =
-                joiner.map_or("all steps are committed".to_owned(), |(_, member)| format!("replica {} joins", member.identity.name));
-            let survivors = running.members.iter().map(|(member, _)| *member).collect();
-            self.phase = Phase::Gathering { survivors, since_ms: now_ms };
         }
     }
 
@@ -320,7 +286,7 @@ impl Group {
             self.lose(now_ms, member, Cause::Lease, format!("silent for more than {lease_ms} ms"), decisions);
         }
         if let Phase::Gathering { survivors, since_ms } = &self.phase
-            && self.committed < self.settings.steps
+            && self.state.step < self.settings.steps
             && now_ms.saturating_sub(*since_ms) > REGROUP_LEASES * lease_ms
         {
             let absent = |number: &&u64| self.members.get(number).is_some_and(|member| member.ready.is_none());
@@ -332,7 +298,7 @@ impl Group {
     }
 
     fn lose(&mut self, now_ms: u64, number: u64, cause: Cause, detail: String, decisions: &mut Vec<Decision>) {
-        let current = self.is_current(number);
+        let current = self.running_seat(number).is_some();
         let Some(member) = self.members.remove(&number) else { return };
         let reason = format!("replica {}: {detail}", member.identity.name);
         decisions.push(Decision::Lost { member: number, identity: member.identity, cause, detail });
@@ -343,8 +309,7 @@ impl Group {
 
     fn end_generation(&mut self, now_ms: u64, reason: String, decisions: &mut Vec<Decision>) {
         let Phase::Running(running) = &self.phase else { return };
-        let survivors: Vec<u64> =
-            running.members.iter().map(|(member, _)| *member).filter(|member| self.members.contains_key(member)).collect();
+        let survivors: Vec<u64> = running.members().filter(|member| self.members.contains_key(member)).collect();
         // Reports that were waiting for the others are answered: nobody applies this step.
         let retry = |member: &u64| Decision::Answer { member: *member, verdict: Verdict::Retry };
         decisions.push(Decision::Over { generation: self.generation, members: survivors.clone(), reason: reason.clone() });
@@ -353,8 +318,11 @@ impl Group {
         self.phase = Phase::Gathering { survivors, since_ms: now_ms };
     }
 
-    fn is_current(&self, member: u64) -> bool {
-        matches!(&self.phase, Phase::Running(running) if running.rank(member).is_some())
+    fn running_seat(&self, member: u64) -> Option<&Seat> {
+        match &self.phase {
+            Phase::Running(running) => running.seats.iter().find(|seat| seat.member == member),
+            Phase::Gathering { .. } | Phase::Done => None,
+        }
     }
 
     fn name(&self, member: u64) -> String {
@@ -363,8 +331,8 @@ impl Group {
 }
 
 impl Generation {
-    fn rank(&self, member: u64) -> Option<u32> {
-        self.members.iter().find(|(number, _)| *number == member).map(|(_, assignment)| assignment.rank)
+    fn members(&self) -> impl Iterator<Item = u64> {
+        self.seats.iter().map(|seat| seat.member)
     }
 }
 

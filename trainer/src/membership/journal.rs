@@ -1,7 +1,12 @@
 //! A coordinator takes a run up: its journal, and the fence around whoever had it before.
 //!
-//! Promises: of two coordinators of one run, the one that began later goes on and the other loses its next append; a run
-//! keeps the settings and the dataset version with which it began.
+//! Promises: of two coordinators of one run, the one that began later goes on and the other loses its next append, or sees
+//! before that that it was overtaken; a run keeps the settings and the dataset version with which it began.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use forebay_schemas::checkpoint::DatasetVersionRef;
@@ -9,6 +14,7 @@ use forebay_schemas::run::Run;
 use forebay_schemas::wire::JournalEntry;
 use forebay_store::{Checkpoints, Journal, Outcome};
 
+use super::group::History;
 use crate::error::{Error, Kind, Result};
 
 const FORMAT: u32 = 1;
@@ -18,22 +24,23 @@ const FORMAT: u32 = 1;
 pub(crate) struct Ledger {
     journal: Journal,
     run: String,
-    next: u64,
+    // Shared with whoever watches over it.
+    next: Arc<AtomicU64>,
 }
 
 /// A run as its journal says it stands.
 #[derive(Debug)]
 pub(crate) struct Claimed {
     pub(crate) ledger: Ledger,
-    /// The first generation that was never used.
-    pub(crate) first_generation: u64,
+    /// What its entries say.
+    pub(crate) history: History,
     /// The dataset version with which the run began.
     pub(crate) dataset: DatasetVersionRef,
 }
 
-/// Begins the run or takes it over, and fences off whoever had it.
-pub(crate) async fn claim(checkpoints: &Checkpoints, run: &Run, dataset: &DatasetVersionRef, unix_ms: u64) -> Result<Claimed> {
-    let journal = Journal::new(checkpoints.location().child("journal"));
+/// Begins the run or takes it over, and fences off whoever had it. `url` is where replicas will find this coordinator.
+pub(crate) async fn claim(checkpoints: &Checkpoints, run: &Run, dataset: &DatasetVersionRef, url: &str, unix_ms: u64) -> Result<Claimed> {
+    let journal = journal(checkpoints);
     let mut numbers = journal.numbers().await?;
     if numbers.is_empty() {
         let first = JournalEntry::Run { format: FORMAT, run: Box::new(run.clone()), config_digest: run.digest(), dataset: dataset.clone() };
@@ -42,20 +49,31 @@ pub(crate) async fn claim(checkpoints: &Checkpoints, run: &Run, dataset: &Datase
         numbers = journal.numbers().await?;
     }
     let dataset = check_first(&journal, run).await?;
-    let mut last_generation = 0;
+    let mut history = History::default();
     for &number in &numbers {
-        let generation = match read(&journal, number).await? {
-            JournalEntry::Run { .. } => 0,
-            JournalEntry::Coordinator { generation, .. }
-            | JournalEntry::Generation { generation, .. }
-            | JournalEntry::Checkpoint { generation, .. } => generation,
-        };
-        last_generation = last_generation.max(generation);
+        history.take(&read(&journal, number).await?);
     }
-    let first_generation = last_generation + 1;
-    let mut ledger = Ledger { journal, run: run.name.clone(), next: numbers.last().map_or(0, |last| last + 1) };
-    ledger.append(&JournalEntry::Coordinator { generation: first_generation, unix_ms }).await?;
-    Ok(Claimed { ledger, first_generation, dataset })
+    // No generation's number: it names this coordinator and what it keeps.
+    history.generation += 1;
+    let next = Arc::new(AtomicU64::new(numbers.last().map_or(0, |last| last + 1)));
+    let mut ledger = Ledger { journal, run: run.name.clone(), next };
+    ledger.append(&JournalEntry::Coordinator { generation: history.generation, unix_ms, url: url.to_owned() }).await?;
+    Ok(Claimed { ledger, history, dataset })
+}
+
+/// Where the newest coordinator of a run said that it can be reached; none if it did not say.
+pub(crate) async fn newest_url(checkpoints: &Checkpoints) -> Result<Option<String>> {
+    let journal = journal(checkpoints);
+    for number in journal.numbers().await?.into_iter().rev() {
+        if let JournalEntry::Coordinator { url, .. } = read(&journal, number).await? {
+            return Ok(Some(url).filter(|url| !url.is_empty()));
+        }
+    }
+    Ok(None)
+}
+
+fn journal(checkpoints: &Checkpoints) -> Journal {
+    Journal::new(checkpoints.location().child("journal"))
 }
 
 async fn check_first(journal: &Journal, run: &Run) -> Result<DatasetVersionRef> {
@@ -80,17 +98,37 @@ async fn check_first(journal: &Journal, run: &Run) -> Result<DatasetVersionRef> 
 impl Ledger {
     /// Appends; `Fenced` if another coordinator has taken the run over.
     pub(crate) async fn append(&mut self, entry: &JournalEntry) -> Result<()> {
-        match self.journal.append(self.next, encode(entry)?).await? {
+        let next = self.next.load(Ordering::Acquire);
+        match self.journal.append(next, encode(entry)?).await? {
             Outcome::Committed => {
-                self.next += 1;
+                self.next.store(next + 1, Ordering::Release);
                 Ok(())
             }
-            Outcome::Lost => {
-                let message = format!("run `{}`: another coordinator has taken it over (journal entry {})", self.run, self.next);
-                Err(Error::new(Kind::Fenced, message))
+            Outcome::Lost => Err(overtaken(&self.run, next)),
+        }
+    }
+
+    /// Waits until another coordinator has taken the run over. One that appends nothing for a long time would not know.
+    pub(crate) fn overtaken(&self, every: Duration) -> impl Future<Output = Error> + Send + 'static {
+        let (journal, run, next) = (self.journal.clone(), self.run.clone(), Arc::clone(&self.next));
+        async move {
+            loop {
+                tokio::time::sleep(every).await;
+                let number = next.load(Ordering::Acquire);
+                // This coordinator wrote the only one of its own before it began to watch. An entry that cannot be read now is
+                // looked at again.
+                if let Ok(Some(bytes)) = journal.get(number).await
+                    && let Ok(JournalEntry::Coordinator { .. }) = serde_json::from_slice(&bytes)
+                {
+                    return overtaken(&run, number);
+                }
             }
         }
     }
+}
+
+fn overtaken(run: &str, number: u64) -> Error {
+    Error::new(Kind::Fenced, format!("run `{run}`: another coordinator has taken it over (journal entry {number})"))
 }
 
 async fn read(journal: &Journal, number: u64) -> Result<JournalEntry> {

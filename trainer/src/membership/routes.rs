@@ -1,4 +1,4 @@
-//! The coordinator's HTTP routes: they check the token, parse, and pass on; every decision is the owner's.
+//! The coordinator's HTTP routes: they check the token, parse, and pass on; every decision is the service's.
 //!
 //! Promises: no answer without the token; a request that waits is answered within [`HOLD`], with `204` if nothing was
 //! decided; the end of a presence stream is reported at once.
@@ -15,15 +15,14 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
-use forebay_schemas::wire::{Fail, Member};
-use forebay_schemas::wire::{Finish, Join, Presence, Publish, Ready, Refusal, RunInfo};
-use serde::Serialize;
+use forebay_schemas::wire::{Member, Presence, Publish, Refusal, RunInfo};
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{mpsc, oneshot};
 
-use super::owner::{Command, Refused, Reply};
+use super::owner::Command;
 use super::rendezvous::{Keys, Over};
+use super::service::{Refused, Request as Asked};
 
 /// How long a request is held open while there is nothing to say.
 const HOLD: Duration = Duration::from_secs(10);
@@ -82,35 +81,35 @@ async fn run(State(served): Shared) -> Response {
 }
 
 async fn status(State(served): Shared) -> Response {
-    answer(&served, Command::Status).await
+    answer(&served, Asked::Status).await
 }
 
 async fn join(State(served): Shared, body: Bytes) -> Response {
-    forward(&served, &body, |join: Join, reply| Command::Join(join, reply)).await
+    forward(&served, &body, Asked::Join).await
 }
 
 async fn renew(State(served): Shared, body: Bytes) -> Response {
-    forward(&served, &body, |member: Member, reply| Command::Renew(member.member, reply)).await
+    forward(&served, &body, |of: Member| Asked::Renew(of.member)).await
 }
 
 async fn leave(State(served): Shared, body: Bytes) -> Response {
-    forward(&served, &body, |member: Member, reply| Command::Leave(member.member, reply)).await
+    forward(&served, &body, |of: Member| Asked::Leave(of.member)).await
 }
 
 async fn assignment(State(served): Shared, body: Bytes) -> Response {
-    forward(&served, &body, |ready: Ready, reply| Command::Ready(ready, reply)).await
+    forward(&served, &body, Asked::Ready).await
 }
 
 async fn finish(State(served): Shared, body: Bytes) -> Response {
-    forward(&served, &body, |finish: Finish, reply| Command::Finish(finish, reply)).await
+    forward(&served, &body, Asked::Finish).await
 }
 
 async fn fail(State(served): Shared, body: Bytes) -> Response {
-    forward(&served, &body, |fail: Fail, reply| Command::Fail(fail, reply)).await
+    forward(&served, &body, Asked::Fail).await
 }
 
 async fn checkpoint(State(served): Shared, body: Bytes) -> Response {
-    forward(&served, &body, |publish: Publish, reply| Command::Publish(Box::new(publish), reply)).await
+    forward(&served, &body, |publish: Publish| Asked::Publish(publish.member, Box::new(publish.manifest))).await
 }
 
 #[derive(serde::Deserialize)]
@@ -196,20 +195,16 @@ fn over(generation: u64) -> Response {
     refusal(StatusCode::GONE, "over", format!("generation {generation} is over"))
 }
 
-async fn forward<Q: DeserializeOwned, A: Serialize>(
-    served: &Served,
-    body: &Bytes,
-    command: impl FnOnce(Q, Reply<A>) -> Command,
-) -> Response {
+async fn forward<Q: DeserializeOwned>(served: &Served, body: &Bytes, request: impl FnOnce(Q) -> Asked) -> Response {
     match parse(body) {
-        Ok(request) => answer(served, |reply| command(request, reply)).await,
+        Ok(body) => answer(served, request(body)).await,
         Err(response) => *response,
     }
 }
 
-async fn answer<A: Serialize>(served: &Served, command: impl FnOnce(Reply<A>) -> Command) -> Response {
+async fn answer(served: &Served, request: Asked) -> Response {
     let (reply, answer) = oneshot::channel();
-    match ask(served, command(reply), answer).await {
+    match ask(served, Command::Request(request, reply), answer).await {
         Ok(Some(answer)) => axum::Json(answer).into_response(),
         Ok(None) => StatusCode::NO_CONTENT.into_response(),
         Err(refused) => refused.into_response(),

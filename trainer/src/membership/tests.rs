@@ -10,7 +10,7 @@ use bytes::Bytes;
 use forebay_schemas::checkpoint::{CheckpointManifest, DatasetVersionRef};
 use forebay_schemas::run::Run;
 use forebay_schemas::wire::{
-    Finish, Identity, Join, Joined, MicroBatchReport, Next, PROTOCOL, Publish, Published, Ready, Timings, Verdict,
+    Assignment, Finish, Identity, Join, Joined, Mark, MicroBatchReport, Next, PROTOCOL, Publish, Published, Ready, Timings, Verdict,
 };
 use forebay_schemas::{Digest, Position};
 use forebay_store::Checkpoints;
@@ -56,8 +56,10 @@ impl Seen {
         self.0.lock().unwrap().iter().map(|(_, event)| event.clone()).collect()
     }
 
-    fn joined(&self) -> usize {
-        self.all().iter().filter(|event| matches!(event.what, What::ReplicaJoined { .. })).count()
+    /// Replicas that joined and coordinators that were started, but for the first.
+    fn arrived(&self) -> usize {
+        let arrivals = |event: &&Event| matches!(event.what, What::ReplicaJoined { .. } | What::RunStarted { .. });
+        self.all().iter().filter(arrivals).count().saturating_sub(1)
     }
 
     fn steps(&self) -> Vec<(Instant, u64)> {
@@ -93,6 +95,7 @@ impl Rig {
             dataset: dataset(),
             checkpoints: self.checkpoints.clone(),
             listen: listen.parse().unwrap(),
+            advertise: None,
             token: TOKEN.to_owned(),
             expected,
             observer: self.seen.clone(),
@@ -101,14 +104,15 @@ impl Rig {
     }
 
     /// A replica on a thread of its own; one that dies does so in the middle of step `dies_at`, one that lives waits
-    /// before step 20 until as many replicas as `Self::awaited` have joined.
+    /// before step 20 until as many as `Self::awaited` have arrived.
     fn replica(&self, coordinator: &Coordinator, name: &str, dies_at: Option<u64>) -> JoinHandle<Result<Option<Instant>>> {
         let (url, name, checkpoints) = (coordinator.url(), name.to_owned(), self.checkpoints.clone());
         let runtime = tokio::runtime::Handle::current();
         let (seen, awaited) = (self.seen.clone(), self.awaited);
         std::thread::spawn(move || {
             let session = Session::join(&url, TOKEN, identity(&name))?;
-            Replica { session, checkpoints, runtime, name, dies_at, have: None, seen, awaited }.train()
+            session.follow(checkpoints.clone());
+            Replica { session, checkpoints, runtime, name, dies_at, progress: Progress::default(), seen, awaited }.train()
         })
     }
 
@@ -150,7 +154,7 @@ struct Replica {
     runtime: tokio::runtime::Handle,
     name: String,
     dies_at: Option<u64>,
-    have: Option<u64>,
+    progress: Progress,
     seen: Arc<Seen>,
     awaited: usize,
 }
@@ -159,36 +163,40 @@ impl Replica {
     /// Until the run is done (nothing), or until its death (when).
     fn train(mut self) -> Result<Option<Instant>> {
         loop {
-            let place = match self.session.assignment(self.have) {
+            let place = match self.session.assignment(&self.progress) {
                 Ok(Some(place)) => place,
                 Ok(None) => return self.session.leave().map(|()| None),
                 Err(error) if error.kind() == Kind::Fenced => {
-                    self.have = None;
                     self.session.rejoin()?;
                     continue;
                 }
                 Err(error) => return Err(error),
             };
-            self.have = Some(place.step);
+            self.progress.take(&place)?;
+            self.progress.restored(&place);
             if place.checkpoint {
-                self.publish(place.step, place.generation)?;
+                self.publish(place.state)?;
             }
-            if place.step < STEPS && self.generation(&place)? {
+            if place.state.step < STEPS && self.generation(&place)? {
                 return Ok(Some(Instant::now()));
             }
         }
     }
 
     /// Steps of one generation; true if it is to die now.
-    fn generation(&mut self, place: &forebay_schemas::wire::Assignment) -> Result<bool> {
+    fn generation(&mut self, place: &Assignment) -> Result<bool> {
         let keys = self.session.rendezvous(place.generation)?;
-        let mut step = place.step;
+        let mut step = place.state.step;
         loop {
             if self.dies_at == Some(step) {
                 return Ok(true);
             }
-            while step == 20 && self.seen.joined() < self.awaited {
+            while step == 20 && self.seen.arrived() < self.awaited {
                 std::thread::sleep(Duration::from_millis(1));
+            }
+            while let Some(&index) = self.progress.due().first() {
+                let samples = Digest::of_parts([&step.to_le_bytes()[..], &index.to_le_bytes()]);
+                self.progress.computed(MicroBatchReport { index, loss: Some(1.0), samples });
             }
             let reduced = keys.set(&format!("{step}/{}", place.rank), b"gradient").and_then(|()| {
                 (0..place.members.len()).try_for_each(|rank| keys.wait(&format!("{step}/{rank}"), Duration::from_secs(20)).map(drop))
@@ -198,32 +206,29 @@ impl Replica {
                 let _ = self.session.fail(place.generation, &error.to_string());
                 return Ok(false);
             }
-            let report = |&index: &u32| MicroBatchReport {
-                index,
-                loss: Some(1.0),
-                samples: Digest::of_parts([&step.to_le_bytes()[..], &index.to_le_bytes()]),
-            };
-            let reports = place.micro_batches.iter().map(report).collect();
-            match self.session.finish_step(place.generation, step, reports, Timings::default()) {
-                Ok(Verdict::Committed { regroup, checkpoint }) => {
-                    step += 1;
-                    self.have = Some(step);
-                    if checkpoint {
-                        self.publish(step, place.generation)?;
+            let reports = self.progress.held().to_vec();
+            match self.session.finish_step(place.generation, step, reports, Digest::of(b"state"), Timings::default()) {
+                Ok(verdict) => match self.progress.hear(verdict) {
+                    Outcome::Apply { regroup, checkpoint } => {
+                        step += 1;
+                        if checkpoint {
+                            self.publish(self.progress.have().unwrap())?;
+                        }
+                        if regroup {
+                            return Ok(false);
+                        }
                     }
-                    if regroup {
-                        return Ok(false);
-                    }
-                }
-                Ok(Verdict::Retry) => return Ok(false),
+                    Outcome::Keep | Outcome::Drop => return Ok(false),
+                },
                 Err(error) if error.kind() == Kind::Fenced => return Ok(false),
                 Err(error) => return Err(error),
             }
         }
     }
 
-    fn publish(&self, step: u64, generation: u64) -> Result<()> {
-        let manifest = self.runtime.block_on(manifest(&self.session.run().run, &self.checkpoints, step, generation, &self.name));
+    fn publish(&self, state: Mark) -> Result<()> {
+        let (run, Mark { step, generation }) = (&self.session.run().run, state);
+        let manifest = self.runtime.block_on(manifest(run, &self.checkpoints, step, generation, &self.name));
         match self.session.publish(manifest) {
             Err(error) if error.kind() != Kind::Fenced => Err(error),
             _ => Ok(()),
@@ -298,7 +303,7 @@ impl Frozen {
         let join = Join { protocol: PROTOCOL, identity: identity("frozen"), config_digest: rig.run.digest() };
         let joined: Joined = transport.ask("v1/join", &join).await.unwrap();
         let presence = transport.presence(joined.member).await.unwrap();
-        let next = transport.ask("v1/assignment", &Ready { member: joined.member, after: 0, have: None }).await.unwrap();
+        let next = transport.ask("v1/assignment", &Ready { member: joined.member, turn: 1, have: None, held: vec![] }).await.unwrap();
         let Next::Train { assignment } = next else { panic!("{next:?}") };
         Self { transport, member: joined.member, generation: assignment.generation, _presence: presence }
     }
@@ -326,7 +331,8 @@ async fn a_silent_replica_is_out_after_its_lease_and_can_write_nothing() {
     };
     assert!(first.duration_since(froze) < Duration::from_millis(400 + 1000), "{:?}", first.duration_since(froze));
     let Frozen { transport, member, generation, .. } = &frozen;
-    let stale = Finish { member: *member, generation: *generation, step: 0, micro_batches: Vec::new(), timings: Timings::default() };
+    let state = Digest::of(b"state");
+    let stale = Finish { member: *member, generation: *generation, step: 0, micro_batches: Vec::new(), state, timings: Timings::default() };
     assert_eq!(transport.ask::<Verdict>("v1/finish", &stale).await.unwrap_err().kind(), Kind::Fenced);
     let stale = Publish { member: *member, manifest: rig.manifest(1, *generation, "frozen").await };
     assert_eq!(transport.ask::<Published>("v1/checkpoint", &stale).await.unwrap_err().kind(), Kind::Fenced);
@@ -381,8 +387,16 @@ async fn wrong_tokens_names_and_addresses_are_refused_with_their_names() {
     let address = url.trim_start_matches("http://").to_owned();
     let error = rig.listening_on(&address, 1).await.unwrap_err();
     assert!(error.to_string().contains(&address) && error.kind() == Kind::Unavailable, "{error}");
-    let answer = reqwest::get(format!("{url}/v1/run")).await.unwrap();
-    assert_eq!(answer.status(), 401);
+    let http = reqwest::Client::new();
+    for path in ["run", "status", "presence?member=1", "key?generation=1&key=x"] {
+        assert_eq!(http.get(format!("{url}/v1/{path}")).send().await.unwrap().status(), 401, "{path}");
+    }
+    for path in ["join", "renew", "leave", "assignment", "finish", "fail", "checkpoint", "key?generation=1&key=x"] {
+        for token in ["", "another token"] {
+            let answer = http.post(format!("{url}/v1/{path}")).bearer_auth(token).body("{}").send().await.unwrap();
+            assert_eq!(answer.status(), 401, "{path}");
+        }
+    }
     let joined = std::thread::spawn(move || Session::join(&url, "another token", identity("a")).map(drop));
     let error = ended(joined).await.unwrap_err();
     assert!(error.to_string().contains("token") && error.kind() == Kind::Invalid, "{error}");
@@ -400,7 +414,7 @@ async fn an_abort_is_called_when_the_generation_ends() {
     let (sender, told) = std::sync::mpsc::channel();
     let waiting = std::thread::spawn(move || {
         let session = Session::join(&url, TOKEN, identity("a"))?;
-        let place = session.assignment(None)?.unwrap();
+        let place = session.assignment(&Progress::default())?.unwrap();
         let also = sender.clone();
         session.on_generation_end(place.generation, move |reason| also.send(reason.to_owned()).unwrap());
         let keys = session.rendezvous(place.generation)?;
@@ -418,4 +432,35 @@ async fn an_abort_is_called_when_the_generation_ends() {
     let reasons = tokio::task::spawn_blocking(move || [told.recv().unwrap(), told.recv().unwrap()]).await.unwrap();
     assert_eq!(reasons, ["replica frozen: its connection ended", "replica frozen: its connection ended"]);
     ended(waiting).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_coordinator_that_is_killed_and_started_elsewhere_costs_no_step() {
+    let mut rig = Rig::new("elsewhere").await;
+    // So that what goes on from the checkpoint begins anew.
+    rig.run.checkpoint.every_steps = STEPS;
+    // Both go on to step 20 when the second coordinator is there.
+    rig.awaited = 3;
+    let first = rig.coordinator(2).await.unwrap();
+    let replicas = [rig.replica(&first, "a", None), rig.replica(&first, "b", None)];
+    while rig.seen.steps().len() < 20 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let before = rig.seen.all().iter().map(|event| event.generation).max().unwrap();
+    first.stop();
+    drop(first);
+    let second = rig.coordinator(1).await.unwrap();
+    // They find it by the journal alone.
+    assert_eq!(second.wait().await.unwrap().step, STEPS);
+    for replica in replicas {
+        ended(replica).await.unwrap();
+    }
+    let steps: Vec<u64> = rig.seen.steps().into_iter().map(|(_, step)| step).collect();
+    assert_eq!(steps, (0..STEPS).collect::<Vec<_>>(), "no step is lost or committed again");
+    let formed = |event: &Event| match &event.what {
+        What::GenerationFormed { members, step, .. } => Some((event.generation, members.len(), *step)),
+        _ => None,
+    };
+    let formed: Vec<_> = rig.seen.all().iter().filter_map(formed).filter(|(generation, ..)| *generation > before).collect();
+    assert_eq!((formed[0].1, formed[0].2), (2, 20), "it waits for both: {formed:?}");
 }

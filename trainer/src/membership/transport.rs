@@ -1,16 +1,20 @@
-//! Requests of a replica to its coordinator: the token, patience while the coordinator is away, refusals as errors.
+//! Requests of a replica to its coordinator: the token, patience while the coordinator is away, the way to one that was
+//! started elsewhere, refusals as errors.
 //!
 //! Promises: every request may be sent again, because the coordinator treats a repeated one like the first; an
 //! unreachable coordinator is an error after [`PATIENCE`], not before and not never.
 
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use forebay_schemas::wire::Refusal;
+use forebay_store::Checkpoints;
 use reqwest::{Method, StatusCode, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::journal;
 use crate::error::{Error, Kind, Result};
 
 /// How long a coordinator may be away.
@@ -24,10 +28,15 @@ const ANSWER: Duration = Duration::from_secs(15);
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
+/// A coordinator that is away for so long may have been started elsewhere.
+const LOOK_ELSEWHERE: Duration = Duration::from_millis(500);
+
 #[derive(Clone, Debug)]
 pub(crate) struct Transport {
     http: reqwest::Client,
-    base: Url,
+    // Shared by all clones, so that all go where one of them found the coordinator.
+    base: Arc<RwLock<Url>>,
+    elsewhere: Arc<OnceLock<Checkpoints>>,
     token: String,
 }
 
@@ -39,15 +48,26 @@ enum Failure {
 
 impl Transport {
     pub(crate) fn new(url: &str, token: &str) -> Result<Self> {
-        let wrong = |why: String| Error::new(Kind::Invalid, format!("coordinator `{url}`: {why}, expected http://HOST:PORT"));
-        let base = Url::parse(url).map_err(|error| wrong(error.to_string()))?;
-        if base.scheme() != "http" || base.host_str().is_none() {
-            return Err(wrong("found another kind of URL".to_owned()));
-        }
+        let base = Arc::new(RwLock::new(parse(url)?));
         // Proxies are for the outside world; a coordinator is asked directly.
         let http = reqwest::Client::builder().connect_timeout(CONNECT).no_proxy().tcp_nodelay(true).build();
         let http = http.map_err(|error| Error::with_source(Kind::Internal, "HTTP client", error))?;
-        Ok(Self { http, base, token: token.to_owned() })
+        Ok(Self { http, base, elsewhere: Arc::default(), token: token.to_owned() })
+    }
+
+    /// From now on the journal beside these checkpoints says where the coordinator is, when it is not where it was.
+    pub(crate) fn follow(&self, checkpoints: Checkpoints) {
+        // A second call changes nothing: a session belongs to one run.
+        let _ = self.elsewhere.set(checkpoints);
+    }
+
+    async fn look_elsewhere(&self) {
+        let Some(checkpoints) = self.elsewhere.get() else { return };
+        match journal::newest_url(checkpoints).await.and_then(|url| url.map(|url| parse(&url)).transpose()) {
+            Ok(Some(url)) => *self.base.write().unwrap_or_else(PoisonError::into_inner) = url,
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "the run's journal does not say where its coordinator is"),
+        }
     }
 
     pub(crate) async fn get<A: DeserializeOwned>(&self, path: &str) -> Result<A> {
@@ -78,10 +98,15 @@ impl Transport {
                 Ok(answer) => return Ok(answer),
                 Err(Failure::Refused(error)) => return Err(error),
                 Err(Failure::Away(why)) if began.elapsed() > PATIENCE => {
-                    let message = format!("coordinator {}: not reached for {} s: {why}", self.base, PATIENCE.as_secs());
+                    let message = format!("coordinator {}: not reached for {} s: {why}", self.base(), PATIENCE.as_secs());
                     return Err(Error::new(Kind::Unavailable, message));
                 }
-                Err(Failure::Away(_)) => tokio::time::sleep(pause).await,
+                Err(Failure::Away(_)) => {
+                    tokio::time::sleep(pause).await;
+                    if began.elapsed() > LOOK_ELSEWHERE {
+                        self.look_elsewhere().await;
+                    }
+                }
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
@@ -110,7 +135,7 @@ impl Transport {
     /// Opens the presence stream of a member; no retry and no time limit.
     pub(crate) async fn presence(&self, member: u64) -> Result<reqwest::Response> {
         let url = self.url("v1/presence", &[("member", &member.to_string())]);
-        let unreached = |error: reqwest::Error| Error::new(Kind::Unavailable, format!("coordinator {}: {}", self.base, cause(&error)));
+        let unreached = |error: reqwest::Error| Error::new(Kind::Unavailable, format!("coordinator {}: {}", self.base(), cause(&error)));
         let response = self.http.get(url).bearer_auth(&self.token).send().await.map_err(unreached)?;
         let status = response.status();
         if status == StatusCode::OK {
@@ -120,8 +145,12 @@ impl Transport {
         Err(self.refusal(status, &bytes))
     }
 
+    fn base(&self) -> Url {
+        self.base.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn url(&self, path: &str, query: &[(&str, &str)]) -> Url {
-        let mut url = self.base.clone();
+        let mut url = self.base();
         url.set_path(path);
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
@@ -136,17 +165,26 @@ impl Transport {
             _ => Kind::Invalid,
         };
         match serde_json::from_slice::<Refusal>(body) {
-            Ok(refusal) => Error::new(kind, format!("coordinator {}: {}", self.base, refusal.message)),
-            Err(_) => Error::new(Kind::Invalid, format!("{} answered {status}, expected a coordinator of this version", self.base)),
+            Ok(refusal) => Error::new(kind, format!("coordinator {}: {}", self.base(), refusal.message)),
+            Err(_) => Error::new(Kind::Invalid, format!("{} answered {status}, expected a coordinator of this version", self.base())),
         }
     }
 
     fn decode<A: DeserializeOwned>(&self, bytes: Option<Bytes>) -> Result<A> {
         let bytes = bytes.unwrap_or_default();
         serde_json::from_slice(&bytes).map_err(|error| {
-            Error::with_source(Kind::Invalid, format!("coordinator {}: an answer that this version does not know", self.base), error)
+            Error::with_source(Kind::Invalid, format!("coordinator {}: an answer that this version does not know", self.base()), error)
         })
     }
+}
+
+fn parse(url: &str) -> Result<Url> {
+    let wrong = |why: String| Error::new(Kind::Invalid, format!("coordinator `{url}`: {why}, expected http://HOST:PORT"));
+    let parsed = Url::parse(url).map_err(|error| wrong(error.to_string()))?;
+    if parsed.scheme() != "http" || parsed.host_str().is_none() {
+        return Err(wrong("found another kind of URL".to_owned()));
+    }
+    Ok(parsed)
 }
 
 /// The innermost cause: reqwest's own text names only the URL.

@@ -52,10 +52,22 @@ impl Optimizer {
     }
 
     /// Global norm of the gradients. Not finite if any gradient is not.
+    ///
+    /// On one thread: several would add in an order that depends on their number, and replicas with different numbers of
+    /// threads must clip alike to the bit.
     pub fn gradient_norm(&self) -> f64 {
         let _guard = tch::no_grad_guard();
+        let threads = tch::get_num_threads();
+        tch::set_num_threads(1);
         let norms: Vec<Tensor> = self.slots.iter().map(|slot| slot.parameter.grad().norm()).collect();
-        Tensor::stack(&norms, 0).norm().double_value(&[])
+        let norm = Tensor::stack(&norms, 0).norm().double_value(&[]);
+        tch::set_num_threads(threads);
+        norm
+    }
+
+    /// The learning rate of the step after `step` applied ones.
+    pub fn learning_rate(&self, step: u64) -> f64 {
+        learning_rate(&self.settings, step, self.steps)
     }
 
     /// Updates the parameters by their gradients, which it may scale in place; `step` steps were applied before this one, and
@@ -68,7 +80,7 @@ impl Optimizer {
                 let _ = slot.parameter.grad().g_mul_scalar_(limit / gradient_norm);
             }
         }
-        let learning_rate = learning_rate(&self.settings, step, self.steps);
+        let learning_rate = self.learning_rate(step);
         for slot in &mut self.slots {
             if slot.decays && self.settings.weight_decay > 0.0 {
                 let _ = slot.parameter.g_mul_scalar_(1.0 - learning_rate * self.settings.weight_decay);

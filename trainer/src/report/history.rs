@@ -84,6 +84,9 @@ impl History {
             What::RunStarted { step, steps, .. } => (*step, format!("coordinator started at step {step} of {steps}"), false),
             What::ReplicaJoined { replica, host, pid } => (committed, format!("replica {replica} joined from {host}, pid {pid}"), false),
             What::ReplicaLost { replica, cause: Cause::Left, step, .. } => (*step, format!("replica {replica} left"), false),
+            What::ReplicaLost { replica, cause: Cause::Diverged, detail, step } => {
+                (*step, format!("replica {replica} diverged: {detail}"), true)
+            }
             What::ReplicaLost { replica, detail, step, .. } => (*step, format!("replica {replica} lost: {detail}"), true),
             What::GenerationFailed { reason, step } => (*step, format!("generation {} failed: {reason}", event.generation), false),
             What::GenerationFormed { members, reason, step } => {

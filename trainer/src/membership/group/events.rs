@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use forebay_schemas::Digest;
-use forebay_schemas::wire::{Finish, Identity, Next, Timings, Verdict};
+use forebay_schemas::wire::{Finish, Identity, Mark, Next, Ready, Timings, Verdict};
 
 /// What happened.
 #[derive(Clone, Debug)]
@@ -14,14 +14,7 @@ pub enum Event {
         member: u64,
     },
     /// A member asks for its next assignment.
-    Ready {
-        /// Who.
-        member: u64,
-        /// The generation of its last assignment, 0 if none.
-        after: u64,
-        /// Steps that its weights have seen.
-        have: Option<u64>,
-    },
+    Ready(Ready),
     /// A member has the gradient of a step.
     Finished(Finish),
     /// A collective failed.
@@ -45,8 +38,8 @@ pub enum Event {
     },
     /// A checkpoint was published.
     Published {
-        /// Its step.
-        step: u64,
+        /// Its state.
+        state: Mark,
     },
     /// Time went by.
     Tick,
@@ -62,6 +55,8 @@ pub enum Cause {
     Lease,
     /// It said goodbye.
     Left,
+    /// It had another state than the others. It stays, and gets theirs.
+    Diverged,
 }
 
 /// What to do about it.
@@ -101,6 +96,15 @@ pub enum Decision {
         /// Why.
         cause: Cause,
         /// The same for people.
+        detail: String,
+    },
+    /// A member has another state than the others: it stays, and takes theirs.
+    Diverged {
+        /// Who.
+        member: u64,
+        /// Who that is.
+        identity: Identity,
+        /// What was found.
         detail: String,
     },
     /// A generation is formed; record it before the assignments that follow are handed out.
