@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 target := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help setup build demo demo-s3 test lint doc bench-step clean-demo
+.PHONY: help setup build demo demo-s3 test lint doc bench-step chaos clean-demo
 
 help: ## Lists the commands
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ doc: setup ## The documentation of our crates, warnings denied
 
 bench-step: build ## Training step against eager PyTorch, side by side (by hand, on a quiet machine)
 	infra/bench/step_time/run.sh
+
+chaos: build ## Trains under 200 faults on any process, the coordinator included, and audits the run (by hand, 10 min)
+	infra/chaos/chaos.py
 
 clean-demo: ## Deletes what the demos wrote
 	rm -rf lake/demo

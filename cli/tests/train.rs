@@ -142,6 +142,26 @@ fn a_killed_run_goes_on_from_its_last_checkpoint() {
     assert_eq!(done["step"], 400, "a run that is done says so again");
 }
 
+/// `infra/chaos` by hand does more; here the driver and its audit are run for a few faults.
+#[test]
+fn a_storm_on_every_process_costs_no_step_no_sample_and_no_bit() {
+    let lake = ingested();
+    lake.write("run.toml", &support::RUN.replace("seed = 7", "seed = 7\nreduce = 'strict'").replace("'1000ms'", "'500ms'\nthreads = 1"));
+    let seed = std::env::var("FOREBAY_CHAOS_SEED").unwrap_or_else(|_| "5".to_owned());
+    let driver = concat!(env!("CARGO_MANIFEST_DIR"), "/../infra/chaos/chaos.py");
+    let output = Command::new("python3")
+        .args([driver, "--forebay", env!("CARGO_BIN_EXE_forebay"), "--replicas", "3", "--faults", "8", "--pause", "0.6", "--json"])
+        .args(["--seed", &seed, "--lake"])
+        .arg(lake.path("."))
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .output()
+        .expect("python3");
+    let (found, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "seed {seed}: {found}\n{errors}");
+    let found: Value = serde_json::from_str(&found).expect("one JSON object");
+    assert!(found["faults"].as_object().is_some_and(|faults| !faults.is_empty()), "{found}");
+}
+
 #[test]
 fn the_model_learns_and_speaks() {
     let lake = ingested();

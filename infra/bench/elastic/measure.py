@@ -1,27 +1,31 @@
 #!/usr/bin/env python3
-"""How long the others wait when a replica dies or freezes: from the signal to their next committed step.
+"""How long the others wait when a replica dies or freezes, and what commit and digest cost where nothing fails.
 
-    infra/bench/elastic/measure.py LAKE [--faults 10] [--replicas 3]
+    infra/bench/elastic/measure.py LAKE [--faults 20] [--replicas 4] [--lease-ms 500] [--reduce fast|strict]
 
 LAKE holds the dataset `rust-code` (for example `lake/demo` after `make demo`). Trains a small transformer, so that a step is
-short against what is measured, and sends SIGKILL, then SIGSTOP, to replicas in turn. Prints one JSON object with medians in
-milliseconds. Run it on a quiet machine: with more replicas than cores a step waits for its turn, too.
+short against what is measured, and sends SIGKILL, then SIGSTOP for three leases, to replicas in turn. Prints one JSON object:
+milliseconds from the signal to the next step that the others commit, and the mean times of a step's phases. Run it on a quiet
+machine: with more replicas than cores a step waits for its turn, too.
 """
 import argparse, json, os, pathlib, re, signal, statistics, subprocess, sys, threading, time
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
-FOREBAY = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug/forebay"
-LEASE_MS = 1000
+sys.path.insert(0, str(ROOT / "infra/chaos"))
+from audit import quantiles
+
+FOREBAY = pathlib.Path(os.environ.get("FOREBAY") or pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug/forebay")
 
 
-def start(lake, run, replicas):
+def start(arguments, run, events):
+    lake = arguments.lake
     settings = {
         "name": run, "dataset": f"{lake}/rust-code", "checkpoints": f"{lake}/checkpoints", "model.layers": 2, "model.width": 32,
-        "model.heads": 2, "batch.steps": 100000, "batch.micro_batch_size": 1, "checkpoint.every_steps": 20, "checkpoint.keep": 1,
-        "elastic.lease": f"{LEASE_MS}ms",
+        "model.heads": 2, "batch.steps": 1000000, "batch.micro_batches": 8, "batch.micro_batch_size": 1, "checkpoint.every_steps": 200,
+        "checkpoint.keep": 1, "elastic.lease": f"{arguments.lease_ms}ms", "elastic.threads": 1, "reduce": arguments.reduce,
     }
     flags = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
-    command = [FOREBAY, "train", ROOT / "examples/rust-code-gpt.toml", "--replicas", str(replicas), *flags]
+    command = [FOREBAY, "train", ROOT / "examples/rust-code-gpt.toml", "--replicas", str(arguments.replicas), "--events", events, *flags]
     child = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     pids = {}
 
@@ -34,20 +38,17 @@ def start(lake, run, replicas):
     return child, pids
 
 
-def commits(lake, run):
-    folder = pathlib.Path(lake) / "checkpoints" / run / "telemetry"
-    events = [json.loads(line) for file in sorted(folder.glob("*.jsonl")) for line in file.read_text().splitlines()]
-    return [event["unix_ms"] for event in events if event["kind"] == "step_committed"]
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("lake")
-    parser.add_argument("--faults", type=int, default=10)
-    parser.add_argument("--replicas", type=int, default=3)
+    parser.add_argument("--faults", type=int, default=20)
+    parser.add_argument("--replicas", type=int, default=4)
+    parser.add_argument("--lease-ms", type=int, default=500)
+    parser.add_argument("--reduce", default="fast", choices=["fast", "strict"])
     arguments = parser.parse_args()
     run = f"elastic-{int(time.time())}"
-    child, pids = start(arguments.lake, run, arguments.replicas)
+    file = pathlib.Path(arguments.lake) / f"{run}.jsonl"
+    child, pids = start(arguments, run, file)
     faults = {"kill": [], "stop": []}
     try:
         time.sleep(8)
@@ -56,23 +57,25 @@ def main():
                 victim = pids[f"r{turn % arguments.replicas}"]
                 faults[kind].append(time.time() * 1000)
                 os.kill(victim, number)
-                time.sleep(3)
+                time.sleep(3 * arguments.lease_ms / 1000 if kind == "stop" else 3)
                 if kind == "stop":
                     os.kill(victim, signal.SIGCONT)
-                    time.sleep(3)
+                    time.sleep(2)
                 if child.poll() is not None:
                     sys.exit(f"the run ended with {child.returncode}")
-        time.sleep(5)
     finally:
         child.send_signal(signal.SIGINT)
         child.wait()
-    times = commits(arguments.lake, run)
-    steps = [after - before for before, after in zip(times, times[1:])]
+    committed = [event for event in map(json.loads, file.read_text().splitlines()) if event["kind"] == "step_committed"]
+    times = [event["unix_ms"] for event in committed]
     # A step that was committed in the very moment of the signal is not one that the others made without the victim.
-    waits = {kind: [min(t for t in times if t > at + 5) - at for at in ats if times[-1] > at] for kind, ats in faults.items()}
+    waits = {kind: quantiles([min(t for t in times if t > at + 5) - at for at in ats if times[-1] > at + 5]) for kind, ats in faults.items()}
+    whole = [event for event in committed if event["world"] == arguments.replicas]
+    phases = {phase: round(1000 * statistics.median(event["timings"][phase] for event in whole), 3) for phase in whole[0]["timings"]}
     print(json.dumps({
-        "replicas": arguments.replicas, "lease_ms": LEASE_MS, "steps": len(times), "step_ms_median": statistics.median(steps),
-        **{f"{kind}_to_next_commit_ms": {"median": round(statistics.median(ms)), "max": round(max(ms)), "faults": len(ms)} for kind, ms in waits.items()},
+        "replicas": arguments.replicas, "lease_ms": arguments.lease_ms, "reduce": arguments.reduce, "steps": len(times),
+        "step_ms": round(1000 * statistics.median(event["seconds"] for event in whole), 2), "phases_ms": phases,
+        **{f"{kind}_to_next_commit_ms": of for kind, of in waits.items()},
     }, indent=2))
 
 
