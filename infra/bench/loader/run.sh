@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# The loader alone, on one core: photos and tokens, cold and with a cache; medians of several rounds.
+# The loader alone, on one core: photos, without a cache, with one that holds all, and with one that does not; medians.
 #   run.sh [key=value …]   settings of the runs, for example loader.prefetch=64MiB
 #
 #   ROUNDS   how often each is measured (default 5)
-#   STEPS    batches of 64 photos; 40 times as many of 16 sequences (default 60)
+#   STEPS    batches of 64 photos (default 60)
 #   FOREBAY  the command (default: built here)
 # Wants FOREBAY_TEST_DATA, and a quiet machine. Figures are per CPU-second of the whole process.
 set -euo pipefail
@@ -21,7 +21,6 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
 tar --zstd -xf "$data/flower_photos_val.tar.zst" -C "$scratch"
-tar --zstd -xf "$data/tinyshakespeare.tar.zst" -C "$scratch"
 PHOTOS=$scratch/flower_photos_val "$forebay" ingest examples/photos.toml --set dataset="$scratch/photos" > "$scratch/log" 2>&1 || { cat "$scratch/log" >&2; exit 1; }
 
 run() { # NAME MODEL BATCH EXTRA
@@ -50,7 +49,7 @@ measure() { # NAME STEPS SETTINGS…
   for _ in $(seq "$rounds"); do
     taskset -c 0 "$forebay" loader bench "$scratch/$name.toml" --steps "$many" --threads 1 --json "${set[@]}"
   done > "$scratch/results"
-  python3 - "$scratch/results" "$name ${set[*]#--set}" <<'END'
+  python3 - "$scratch/results" "$name $*" <<'END'
 import json, statistics, sys
 text, decoder, at, results = open(sys.argv[1]).read(), json.JSONDecoder(), 0, []
 while at < len(text.rstrip()):

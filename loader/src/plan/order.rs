@@ -310,7 +310,7 @@ mod tests {
                 let order = order(key * 77, rows, block_rows, window_blocks);
                 for (at, samples) in epoch_of(&order, 0).chunks_exact(n as usize).enumerate() {
                     // Samples of one window only, one draw a window: the bound is about independent looks.
-                    if at as u64 * n % (window_blocks * block_rows) == 0 {
+                    if (at as u64 * n).is_multiple_of(window_blocks * block_rows) {
                         let of_kind = samples.iter().filter(|row| *row / block_rows % 4 == 0).count() as f64;
                         let found = of_kind / n as f64;
                         sum += found;

@@ -277,8 +277,7 @@ mod tests {
     #[test]
     fn whole_chunks_dense_and_sparse_ones_are_told_apart() {
         let third = |first: u64, step: usize| (first..first + CHUNK_ROWS).step_by(step).map(|row| row..row + 1);
-        let mut ranges = vec![0..2 * CHUNK_ROWS];
-        ranges.extend(third(3 * CHUNK_ROWS, 3));
+        let mut ranges: Vec<Range<u64>> = std::iter::once(0..2 * CHUNK_ROWS).chain(third(3 * CHUNK_ROWS, 3)).collect();
         ranges.extend(third(9 * CHUNK_ROWS, 100));
         ranges.push(1 << 40..(1 << 40) + 70_000);
         check(&ranges);

@@ -36,8 +36,9 @@ fn mixtures() -> impl Strategy<Value = Vec<Source>> {
     let weights = (0.05f64..3.0, 0.0f64..3.0, 1u64..40);
     let one = (1u64..700, prop_oneof![Just(0u64), 1u64..4], 0u32..6, 1u64..20, weights);
     prop::collection::vec(one, 1..6).prop_map(|sources| {
+        type Drawn = (u64, u64, u32, u64, (f64, f64, u64));
         let named = sources.into_iter().enumerate();
-        let of = |(i, (rows, keep, block_bits, window_blocks, (before, after, step))): (usize, (u64, u64, u32, u64, (f64, f64, u64)))| {
+        let of = |(i, (rows, keep, block_bits, window_blocks, (before, after, step))): (usize, Drawn)| {
             let mut source = source(&format!("source {i}"), rows, Shuffle { block_rows: 1 << block_bits, window_blocks });
             source.selection = (keep > 0).then(|| Arc::new(selection(rows, keep)));
             source.weight = vec![(0, before), (step, if i == 0 { after + 0.1 } else { after })];
@@ -160,7 +161,7 @@ fn epochs_seeds_and_datasets_have_orders_of_their_own() {
 #[test]
 fn the_identity_says_what_is_read() {
     let one = source("a", 50, SMALL);
-    assert_eq!(Plan::new(&[one.clone()], 1, 1, 1).expect("plan").identity(), one.identity);
+    assert_eq!(Plan::new(std::slice::from_ref(&one), 1, 1, 1).expect("plan").identity(), one.identity);
     let mut filtered = one.clone();
     filtered.selection = Some(Arc::new(selection(50, 2)));
     let (mut heavier, other) = (one.clone(), source("b", 50, SMALL));

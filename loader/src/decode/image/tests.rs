@@ -228,13 +228,13 @@ fn images_a_processor_second() {
     for (name, files) in [("photos", files), ("12 megapixels", vec![large; 40])] {
         let mut out = vec![0.0; 3 * 224 * 224];
         let (mut images, mut renderer, mut decoder) = (Images::default(), Renderer::default(), Decoder::new(None).expect("decoder"));
-        let mut seconds = [[0.0; 5]; 2];
+        let mut seconds = [Vec::new(), Vec::new()];
         for round in 0..5 {
             let began = on_processor();
             for (at, file) in files.iter().enumerate() {
                 let opened = images.open(file).expect("jpeg");
                 let (width, height) = opened.sides();
-                let view = View::random(width, height, 224, &augment, &mut Draws::new(round as u64, 0, 0, at as u64));
+                let view = View::random(width, height, 224, &augment, &mut Draws::new(round, 0, 0, at as u64));
                 let (picture, view) = images.part(opened, &view, 224).expect("part");
                 renderer.render(&picture, &view, 224, &normalise, &mut out);
                 images.recycle(picture);
@@ -243,16 +243,17 @@ fn images_a_processor_second() {
             let mut pixels = Vec::new();
             for (at, file) in files.iter().enumerate() {
                 let header = decoder.header(file).expect("header");
-                let view = View::random(header.width, header.height, 224, &augment, &mut Draws::new(round as u64, 0, 0, at as u64));
+                let view = View::random(header.width, header.height, 224, &augment, &mut Draws::new(round, 0, 0, at as u64));
                 pixels.resize(header.whole(8).rgb_bytes(), 0);
                 decoder.decode(file, &header, &header.whole(8), &mut pixels).expect("pixels");
                 let picture = Picture { width: header.width, height: header.height, pixels: std::mem::take(&mut pixels) };
                 renderer.render(&picture, &view, 224, &normalise, &mut out);
                 pixels = picture.pixels;
             }
-            (seconds[0][round], seconds[1][round]) = (parts - began, on_processor() - parts);
+            seconds[0].push(parts - began);
+            seconds[1].push(on_processor() - parts);
         }
-        let [part, whole] = seconds.map(|mut rounds| {
+        let [part, whole] = seconds.map(|mut rounds: Vec<f64>| {
             rounds.sort_by(f64::total_cmp);
             files.len() as f64 / rounds[2]
         });
