@@ -27,6 +27,10 @@ const MAX_FRUITLESS_GENERATIONS: u32 = 20;
 /// A survivor that does not come to the next generation within so many leases is put out, alive or not.
 const REGROUP_LEASES: u64 = 60;
 
+/// A new coordinator waits so long for somebody with a state, if the run had members before: those may still be with a
+/// coordinator that has not noticed that it was overtaken.
+const TAKE_OVER_MS: u64 = 5_000;
+
 /// What a group is told at its beginning.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -142,6 +146,8 @@ pub struct Group {
     members: BTreeMap<u64, Member>,
     next_member: u64,
     first_generation: u64,
+    /// The run had members under an earlier coordinator, and has none under this one yet.
+    takes_over: bool,
     generation: u64,
     line: Line,
     state: Mark,
@@ -165,6 +171,7 @@ impl Group {
             // Members of an earlier coordinator must not be taken for ours.
             next_member: ((generation + 1) << 20) + 1,
             first_generation: generation + 1,
+            takes_over: world.is_some(),
             generation,
             line,
             state: checkpoint.unwrap_or_default(),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use forebay_schemas::wire::{Assignment, Identity, Mark, Next, Restore, Salvage};
 
 use super::deal::deal;
-use super::{Decision, Generation, Group, MAX_FRUITLESS_GENERATIONS, Phase, Readiness, Seat};
+use super::{Decision, Generation, Group, MAX_FRUITLESS_GENERATIONS, Phase, Readiness, Seat, TAKE_OVER_MS};
 
 impl Group {
     /// Forms a generation if all that it waits for are there.
@@ -16,7 +16,9 @@ impl Group {
         let awaited: Vec<_> = survivors.iter().filter_map(|number| self.members.get(number)).collect();
         let gathered = if awaited.is_empty() {
             let first_ms = ready.iter().map(|(_, ready)| ready.since_ms).min();
-            ready.len() >= self.settings.expected.max(1) || first_ms.is_some_and(|first| now_ms >= first + self.settings.gather_ms)
+            let without_state = self.takes_over && ready.iter().all(|(_, ready)| ready.have.is_none());
+            let gather_ms = if without_state { self.settings.gather_ms.max(TAKE_OVER_MS) } else { self.settings.gather_ms };
+            ready.len() >= self.settings.expected.max(1) || first_ms.is_some_and(|first| now_ms >= first + gather_ms)
         } else {
             awaited.iter().all(|member| member.ready.is_some())
         };
@@ -35,6 +37,7 @@ impl Group {
             reason = format!("{reason}; the state after step {} is lost, back to step {}", self.state.step, base.step);
         }
         self.state = base;
+        self.takes_over = false;
         self.generation += 1;
         self.line.begin(self.generation, base.step);
         self.fruitless += 1;

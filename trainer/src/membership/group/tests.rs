@@ -295,3 +295,17 @@ fn a_new_coordinator_goes_on_with_the_newest_state_of_the_members() {
     assert_eq!((places[0].generation, places[0].state), (6, Mark { step: 5, generation: 5 }));
     assert_eq!(places.iter().map(|place| place.restore).collect::<Vec<_>>(), [Restore::Current, Restore::Peer { rank: 0 }]);
 }
+
+#[test]
+fn a_new_coordinator_does_not_begin_anew_before_those_with_a_state_could_come() {
+    let mut history = History::default();
+    history.take(&JournalEntry::Generation { generation: 1, members: vec![String::new(); 3], step: 0 });
+    let mut group = Group::new(Settings { min_replicas: 1, ..SETTINGS }, history);
+    let fresh = group.join(0, identity("fresh"));
+    group.apply(0, ready(fresh, 0, None, &[]));
+    let mut renew = |now_ms| group.apply(now_ms, Event::Renewed { member: fresh });
+    assert!((1..10).all(|turn| renew(turn * SETTINGS.gather_ms).is_empty()));
+    let survivor = group.join(TAKE_OVER_MS - 1, identity("survivor"));
+    let formed = group.apply(TAKE_OVER_MS - 1, ready(survivor, 0, Some((1, 7)), &[]));
+    assert_eq!(places(&formed)[0].state.step, 7);
+}
