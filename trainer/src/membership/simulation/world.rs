@@ -285,7 +285,7 @@ impl World {
             generation: weights.mark.generation,
             created_unix_ms: 0,
             program: weights.tainted.to_string(),
-            dataset: DatasetVersionRef { url: String::new(), version: 1, identity: zero },
+            dataset: DatasetVersionRef { url: String::new(), version: 1, identity: zero, mixed: Vec::new() },
             config_digest: self.run.digest(),
             config: serde_json::Value::Null,
             samples: 0,
