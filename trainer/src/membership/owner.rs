@@ -37,6 +37,7 @@ const FIRST_WAIT: Duration = Duration::from_millis(100);
 pub(crate) type Reply = oneshot::Sender<std::result::Result<Response, Refused>>;
 
 /// What the routes ask for.
+#[expect(clippy::large_enum_variant, reason = "a few messages a second, in a channel of its own")]
 pub(crate) enum Command {
     Request(Request, Reply),
     Connect(u64, mpsc::Sender<Presence>, oneshot::Sender<std::result::Result<u64, Refused>>),

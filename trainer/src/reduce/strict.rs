@@ -46,7 +46,7 @@ impl Strict {
         // For every micro-batch: by how many it is held, and the sum of their ranks.
         let claims = Tensor::zeros([2, i64::from(self.micro_batches)], (Scalar::Int64, Device::Cpu));
         for &index in &self.held {
-            let _ = claims.narrow(1, i64::from(index), 1).copy_(&Tensor::from_slice(&[1, group.rank() as i64]).view([2, 1]));
+            claims.narrow(1, i64::from(index), 1).copy_(&Tensor::from_slice(&[1, group.rank() as i64]).view([2, 1]));
         }
         group.all_reduce_sum(slice::from_ref(&claims)).map_err(unavailable)?;
         let (held, owners) = (Vec::<i64>::try_from(claims.get(0))?, Vec::<i64>::try_from(claims.get(1))?);
