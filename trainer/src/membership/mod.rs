@@ -2,7 +2,7 @@
 //!
 //! Promises: step N is committed once and in order, only when every member of the current generation has reported it;
 //! a member that was put out can commit and publish nothing; with at least `min_replicas` alive the run goes on.
-//! [`group`] decides and [`service`] says what to do about it, both without I/O; the coordinator and the [`Session`] of a
+//! [`group`] decides and `service` says what to do about it, both without I/O; the coordinator and the [`Session`] of a
 //! replica act. `simulation` runs the pure part for millions of events under every kind of fault.
 //! Deliberately absent: torch. Gradients go between the replicas; only their outcome comes here.
 
