@@ -295,22 +295,28 @@ fn a_run_goes_on_from_its_last_checkpoint_as_if_it_had_not_stopped() {
     assert_eq!(resumed.manifest.weights_sha256, straight.manifest.weights_sha256);
 }
 
-#[test]
-fn a_killed_replica_changes_neither_samples_nor_weights() {
-    let lake = Lake::new();
-    let alone = lake.train(&lake.run("undisturbed", &[]), 1);
-    let run = lake.run("disturbed", &[]);
+/// Trains with three replica processes, of which those named are killed once a step is committed, and another started for each.
+/// Two of three, because those that come for them may take longer to start than the run to end.
+fn disturbed(lake: &Lake, run: &Run, kills: [(usize, u64); 2]) -> Ended {
     let seen = Arc::new(Seen::default());
     let steps = seen.listen();
-    let coordinator = lake.start(&run, 3, seen.clone());
+    let coordinator = lake.start(run, 3, seen.clone());
     let mut children: Vec<Child> = (0..3).map(|_| replica_process(&coordinator.url())).collect();
-    for (victim, after) in [(0, 8), (1, 25)] {
+    for (victim, after) in kills {
         steps.iter().find(|&step| step >= after).expect("a step");
         children[victim].kill().expect("killed");
         children.push(replica_process(&coordinator.url()));
     }
-    let ended = lake.wait(&run, &coordinator, &seen);
+    let ended = lake.wait(run, &coordinator, &seen);
     end(children);
+    ended
+}
+
+#[test]
+fn a_killed_replica_changes_neither_samples_nor_weights() {
+    let lake = Lake::new();
+    let alone = lake.train(&lake.run("undisturbed", &[]), 1);
+    let ended = disturbed(&lake, &lake.run("disturbed", &[]), [(0, 8), (1, 25)]);
     assert_eq!(ended.summary.faults.len(), 2, "{:?}", ended.summary.faults);
     assert_eq!(ended.samples, alone.samples);
     let distance = furthest(&lake.weights(&alone), &lake.weights(&ended));
@@ -328,19 +334,7 @@ fn a_strict_run_ends_with_the_same_bits_whatever_the_world_and_whoever_dies() {
         assert_eq!(together.summary.weights_sha256, alone.summary.weights_sha256, "{replicas} replicas");
         assert_eq!(together.samples, alone.samples);
     }
-    let run = lake.run("strict-disturbed", &STRICT);
-    let seen = Arc::new(Seen::default());
-    let steps = seen.listen();
-    let coordinator = lake.start(&run, 3, seen.clone());
-    let mut children: Vec<Child> = (0..3).map(|_| replica_process(&coordinator.url())).collect();
-    // Two of three, because those that come for them may take longer to start than the run to end.
-    for (victim, after) in [(0, 8), (1, 20)] {
-        steps.iter().find(|&step| step >= after).expect("a step");
-        children[victim].kill().expect("killed");
-        children.push(replica_process(&coordinator.url()));
-    }
-    let ended = lake.wait(&run, &coordinator, &seen);
-    end(children);
+    let ended = disturbed(&lake, &lake.run("strict-disturbed", &STRICT), [(0, 8), (1, 20)]);
     assert_eq!(ended.summary.faults.len(), 2, "{:?}", ended.summary.faults);
     assert_eq!(ended.samples, alone.samples);
     assert_eq!(ended.summary.weights_sha256, alone.summary.weights_sha256);
