@@ -330,7 +330,7 @@ impl<'a> Job<'a> {
         missing.rotate_left(first);
         let mut listed = Instant::now();
         // Threads that have no task of their own help with another.
-        let helpers = (self.engine.threads() / missing.len().max(1)).max(1);
+        let threads_a_task = (self.engine.threads() / missing.len().max(1)).max(1);
         for tasks in missing.chunks(self.engine.threads()) {
             if listed.elapsed() > RELIST_AFTER {
                 (done, listed) = (self.cleaned_tasks().await?, Instant::now());
@@ -338,7 +338,7 @@ impl<'a> Job<'a> {
             let mut work = Vec::with_capacity(tasks.len());
             for (task, objects) in tasks {
                 if !done.contains(task) {
-                    work.push(self.clean_task(*task, objects.clone(), helpers));
+                    work.push(self.clean_task(*task, objects.clone(), threads_a_task));
                 }
             }
             let work = futures::stream::iter(work);
