@@ -10,7 +10,7 @@ help: ## Lists the commands
 setup: ## Fetches protoc and libtorch (done by the others where needed)
 	@infra/setup.sh
 
-build: setup ## Builds the command: target/debug/forebay
+build: setup ## Builds the command: target/debug/forebay, and forebay-torch beside it
 	cargo build --workspace
 
 demo: build ## The main job on real input: ingest, version, train with a kill, evaluate, generate (after the build: 4 min)

@@ -2,13 +2,11 @@
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
-use forebay_schemas::checkpoint::CheckpointManifest;
-use forebay_store::Checkpoints;
 use serde_json::json;
 
-use crate::config::runtime;
-use crate::failure::Usage;
-use crate::output;
+use forebay::config::runtime;
+use forebay::output;
+use forebay::runs::{RunName, open, pick};
 
 /// Looks at the checkpoints of a run and checks their bytes
 #[derive(Args)]
@@ -18,15 +16,6 @@ use crate::output;
 pub(crate) struct Checkpoint {
     #[command(subcommand)]
     action: Action,
-}
-
-/// Which run.
-#[derive(Args)]
-pub(crate) struct RunName {
-    /// URL or path under which runs keep their checkpoints
-    pub(crate) checkpoints: String,
-    /// Name of the run; may be left out where there is only one
-    pub(crate) run: Option<String>,
 }
 
 #[derive(Subcommand)]
@@ -73,31 +62,6 @@ impl Checkpoint {
             }
         })
     }
-}
-
-/// The checkpoints of the named run, or of the only one.
-pub(crate) async fn open(run: &RunName) -> Result<Checkpoints> {
-    let name = match &run.run {
-        Some(name) => name.clone(),
-        None => {
-            let runs = Checkpoints::runs(&run.checkpoints).await?;
-            match runs.as_slice() {
-                [only] => only.clone(),
-                [] => return Err(Usage(format!("`{}`: no run has stored anything there", run.checkpoints)).into()),
-                _ => return Err(Usage(format!("`{}`: name one of the runs {}", run.checkpoints, runs.join(", "))).into()),
-            }
-        }
-    };
-    Ok(Checkpoints::open(&run.checkpoints, &name).await?)
-}
-
-/// The checkpoint of `step`, or the newest.
-pub(crate) async fn pick(checkpoints: &Checkpoints, step: Option<u64>) -> Result<CheckpointManifest> {
-    if let Some(step) = step {
-        return Ok(checkpoints.at(step).await?);
-    }
-    let newest = checkpoints.latest().await?;
-    newest.ok_or_else(|| anyhow::anyhow!("`{}`: no checkpoint is published there; train the run first", checkpoints.location().url()))
 }
 
 async fn log(run: &RunName, json: bool) -> Result<()> {

@@ -15,28 +15,28 @@ use crate::output;
 
 /// Where settings come from.
 #[derive(Args)]
-pub(crate) struct Settings {
+pub struct Settings {
     /// The TOML file of the pipeline or run
     #[arg(value_name = "FILE")]
-    pub(crate) file: PathBuf,
+    pub file: PathBuf,
     /// Overrides one setting; may be repeated. The environment does the same: FOREBAY_SET_DEDUP__NEAR=false
     #[arg(long, value_name = "KEY=VALUE")]
-    pub(crate) set: Vec<String>,
+    pub set: Vec<String>,
     /// Prints the settings in force as TOML and stops
     #[arg(long)]
-    pub(crate) print_config: bool,
+    pub print_config: bool,
 }
 
 impl Settings {
     /// The pipeline; none if it was only to be printed.
-    pub(crate) fn pipeline(&self) -> Result<Option<Pipeline>> {
+    pub fn pipeline(&self) -> Result<Option<Pipeline>> {
         let pipeline: Pipeline = self.read()?;
         pipeline.validate()?;
         self.or_print(pipeline)
     }
 
     /// The run; none if it was only to be printed.
-    pub(crate) fn run(&self) -> Result<Option<Run>> {
+    pub fn run(&self) -> Result<Option<Run>> {
         let run: Run = self.read()?;
         run.validate()?;
         self.or_print(run)
@@ -60,6 +60,6 @@ impl Settings {
 }
 
 /// The async runtime of a verb.
-pub(crate) fn runtime() -> Result<tokio::runtime::Runtime> {
+pub fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the async runtime")
 }

@@ -14,10 +14,10 @@ use forebay_schemas::run::Run;
 use forebay_store::{Checkpoints, Dataset, VersionSpec};
 use forebay_trainer::membership::{Coordinator as Service, CoordinatorOptions};
 
-use crate::config::{Settings, runtime};
-use crate::failure::Usage;
 use crate::run_view::{RunView, finish};
-use crate::supervisor::TOKEN_VARIABLE;
+use forebay::config::{Settings, runtime};
+use forebay::failure::Usage;
+use forebay::torch::TOKEN_VARIABLE;
 
 /// Runs the coordinator of a training run; replicas join it over the network
 ///

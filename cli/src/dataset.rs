@@ -11,8 +11,8 @@ use forebay_schemas::units::Millis;
 use forebay_store::{Dataset as Store, VersionSpec};
 use serde_json::json;
 
-use crate::config::runtime;
-use crate::output;
+use forebay::config::runtime;
+use forebay::output;
 
 /// Looks at the versions of a dataset, compares and names them
 #[derive(Args)]

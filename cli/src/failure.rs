@@ -10,10 +10,10 @@ use forebay_schemas::settings::{Invalid, SettingsError};
 /// A failure that the caller can mend in the command line.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub(crate) struct Usage(pub(crate) String);
+pub struct Usage(pub String);
 
 /// Prints a failure on standard error and gives the exit code.
-pub(crate) fn report(result: anyhow::Result<()>) -> ExitCode {
+pub fn report(result: anyhow::Result<()>) -> ExitCode {
     let Err(error) = result else { return ExitCode::SUCCESS };
     if is_closed_pipe(&error) {
         return ExitCode::SUCCESS;
@@ -23,7 +23,7 @@ pub(crate) fn report(result: anyhow::Result<()>) -> ExitCode {
 }
 
 /// The messages of an error and its causes, without those that a message already holds.
-pub(crate) fn chain(error: &anyhow::Error) -> String {
+pub fn chain(error: &anyhow::Error) -> String {
     let mut line = String::new();
     for cause in error.chain() {
         let message = cause.to_string().split_whitespace().collect::<Vec<_>>().join(" ");

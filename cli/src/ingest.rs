@@ -10,9 +10,9 @@ use forebay_schemas::RowsDigest;
 use forebay_schemas::dataset::DatasetManifest;
 use serde::Serialize;
 
-use crate::config::{Settings, runtime};
-use crate::output;
-use crate::progress::Bars;
+use forebay::config::{Settings, runtime};
+use forebay::output;
+use forebay::progress::Bars;
 
 /// Reads raw text or images, cleans, deduplicates, and commits a dataset version
 ///

@@ -11,8 +11,8 @@ use forebay_trainer::membership::deal;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::config::{Settings, runtime};
-use crate::output;
+use forebay::config::{Settings, runtime};
+use forebay::output;
 
 /// Shows the order of samples, and measures how fast they come
 #[derive(Args)]

@@ -3,34 +3,30 @@
 //! One file a verb. Exit codes: 0 done, 2 bad usage or setting, 1 anything else. With `--json` standard output carries
 //! one JSON object and nothing else; progress and notes go to standard error.
 
-mod config;
-mod failure;
-mod output;
-mod progress;
 mod run_view;
 mod supervisor;
 
 mod checkpoint;
 mod coordinator;
 mod dataset;
-mod doctor;
-#[cfg(feature = "torch")]
-mod evaluate;
-#[cfg(feature = "torch")]
-mod generate;
 mod ingest;
 mod loader;
-#[cfg(feature = "torch")]
-mod replica;
+mod passed;
 mod train;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use forebay::{failure, output};
 
 /// Raw text and images to trained weights: ingest, dataset versions, loader, elastic trainer, checkpoints.
 #[derive(Parser)]
-#[command(name = "forebay", version, after_help = "Start with:  forebay doctor\nThen:        forebay ingest examples/rust-code.toml")]
+#[command(
+    name = "forebay",
+    version,
+    disable_help_subcommand = true,
+    after_help = "Start with:  forebay doctor\nThen:        forebay ingest examples/rust-code.toml"
+)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
@@ -43,14 +39,19 @@ enum Verb {
     Loader(loader::Loader),
     Train(train::Train),
     Coordinator(coordinator::Coordinator),
-    #[cfg(feature = "torch")]
-    Replica(replica::Replica),
+    /// Runs one replica: joins the coordinator, trains until the run is done
+    #[command(disable_help_flag = true)]
+    Replica(passed::Passed),
     Checkpoint(checkpoint::Checkpoint),
-    #[cfg(feature = "torch")]
-    Eval(evaluate::Eval),
-    #[cfg(feature = "torch")]
-    Generate(generate::Generate),
-    Doctor(doctor::Doctor),
+    /// Evaluates a checkpoint on the validation rows of the dataset version that it was trained on
+    #[command(disable_help_flag = true)]
+    Eval(passed::Passed),
+    /// Continues a text with a trained language model
+    #[command(disable_help_flag = true)]
+    Generate(passed::Passed),
+    /// Checks the machine, libtorch with its collectives, and that a store honours put-if-absent
+    #[command(disable_help_flag = true)]
+    Doctor(passed::Passed),
 }
 
 fn main() -> ExitCode {
@@ -61,13 +62,10 @@ fn main() -> ExitCode {
         Verb::Loader(verb) => verb.run(),
         Verb::Train(verb) => verb.run(),
         Verb::Coordinator(verb) => verb.run(),
-        #[cfg(feature = "torch")]
-        Verb::Replica(verb) => verb.run(),
+        Verb::Replica(verb) => verb.run("replica"),
         Verb::Checkpoint(verb) => verb.run(),
-        #[cfg(feature = "torch")]
-        Verb::Eval(verb) => verb.run(),
-        #[cfg(feature = "torch")]
-        Verb::Generate(verb) => verb.run(),
-        Verb::Doctor(verb) => verb.run(),
+        Verb::Eval(verb) => verb.run("eval"),
+        Verb::Generate(verb) => verb.run("generate"),
+        Verb::Doctor(verb) => verb.run("doctor"),
     })
 }

@@ -9,7 +9,7 @@ use tracing_subscriber::EnvFilter;
 use crate::progress::console_is_terminal;
 
 /// Log lines go to standard error; `FOREBAY_LOG=debug` shows more.
-pub(crate) fn start_logging() {
+pub fn start_logging() {
     let filter = EnvFilter::try_from_env("FOREBAY_LOG").unwrap_or_else(|_| EnvFilter::new("error,forebay=warn"));
     // A second call would fail; there is none.
     let _ = tracing_subscriber::fmt()
@@ -21,18 +21,18 @@ pub(crate) fn start_logging() {
 }
 
 /// Writes a line of text; a closed pipe is an error that the edge swallows.
-pub(crate) fn line(text: impl AsRef<str>) -> Result<()> {
+pub fn line(text: impl AsRef<str>) -> Result<()> {
     writeln!(std::io::stdout().lock(), "{}", text.as_ref())?;
     Ok(())
 }
 
 /// Writes one JSON object.
-pub(crate) fn json(value: &impl Serialize) -> Result<()> {
+pub fn json(value: &impl Serialize) -> Result<()> {
     line(serde_json::to_string_pretty(value)?)
 }
 
 /// A table with aligned columns; numbers (by their first character) are aligned right.
-pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> Result<()> {
+pub fn table(head: &[&str], rows: &[Vec<String>]) -> Result<()> {
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
         cells.chain([head[column].len()]).max().unwrap_or(0)
@@ -55,7 +55,7 @@ pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> Result<()> {
 }
 
 /// `12,345`.
-pub(crate) fn grouped(number: u64) -> String {
+pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
@@ -68,7 +68,7 @@ pub(crate) fn grouped(number: u64) -> String {
 }
 
 /// `2026-11-24 02:04:25` (UTC) of milliseconds since 1970; the civil-from-days method of H. Hinnant.
-pub(crate) fn utc(unix_ms: u64) -> String {
+pub fn utc(unix_ms: u64) -> String {
     let seconds = unix_ms / 1000;
     let (days, rest) = (seconds / 86_400, seconds % 86_400);
     let shifted = days + 719_468;

@@ -7,19 +7,19 @@ use forebay_ingest::{Progress, Unit};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Bars for the stages of a job. Without a terminal each stage is one line when it ends.
-pub(crate) struct Bars {
+pub struct Bars {
     current: Mutex<Option<(String, ProgressBar, std::time::Instant)>>,
     plain: bool,
 }
 
 impl Bars {
     /// Bars on standard error.
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         Self { current: Mutex::new(None), plain: !console_is_terminal() }
     }
 
     /// Ends the last stage's bar.
-    pub(crate) fn finish(&self) {
+    pub fn finish(&self) {
         let Ok(mut current) = self.current.lock() else { return };
         if let Some((name, bar, started)) = current.take() {
             bar.finish();
@@ -31,7 +31,7 @@ impl Bars {
 }
 
 /// A bar of `total` with rate and time left; none counts up.
-pub(crate) fn bar(name: &str, total: Option<u64>, unit: Unit) -> ProgressBar {
+pub fn bar(name: &str, total: Option<u64>, unit: Unit) -> ProgressBar {
     let bar = total.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
     let count = match unit {
         Unit::Bytes => "{binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}",
@@ -51,7 +51,7 @@ pub(crate) fn bar(name: &str, total: Option<u64>, unit: Unit) -> ProgressBar {
 }
 
 /// Whether standard error is a terminal.
-pub(crate) fn console_is_terminal() -> bool {
+pub fn console_is_terminal() -> bool {
     std::io::IsTerminal::is_terminal(&std::io::stderr())
 }
 

@@ -17,8 +17,8 @@ use forebay_trainer::telemetry::{Cause, Event, Observer, What, read_events};
 use indicatif::ProgressBar;
 use serde::Serialize;
 
-use crate::output;
-use crate::progress::{bar, console_is_terminal};
+use forebay::output;
+use forebay::progress::{bar, console_is_terminal};
 
 /// Without a terminal a line is printed every so many steps.
 const PLAIN_EVERY_STEPS: u64 = 25;

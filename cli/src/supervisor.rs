@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use forebay::torch::{self, TOKEN_VARIABLE};
 
 /// What a replica needs to find its coordinator.
 #[derive(Clone)]
@@ -21,9 +22,6 @@ pub(crate) struct Invitation {
     /// CPU threads of a replica; 0 shares the cores.
     pub(crate) threads: usize,
 }
-
-/// Environment variable that carries the secret of a run.
-pub(crate) const TOKEN_VARIABLE: &str = "FOREBAY_TOKEN";
 
 const POLL: Duration = Duration::from_millis(50);
 const RESTART_AFTER: Duration = Duration::from_secs(1);
@@ -97,8 +95,7 @@ impl Drop for Supervisor {
 
 impl Seat {
     fn launch(&mut self, invitation: &Invitation, say: &impl Fn(&str)) -> Result<()> {
-        let program = std::env::current_exe().context("cannot find this program's own file")?;
-        let mut command = Command::new(program);
+        let mut command = Command::new(torch::program()?);
         command.arg("replica").arg("--coordinator").arg(&invitation.coordinator).arg("--name").arg(&self.name);
         command.arg("--threads").arg(invitation.threads.to_string());
         // libgomp's threads spin while they wait; with several replicas on a host they would take each other's cores.

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use anyhow::Result;
 use clap::Args;
 
-use crate::config::{Settings, runtime};
 use crate::coordinator::Opened;
 use crate::run_view::{RunView, finish};
 use crate::supervisor::{Invitation, Supervisor};
+use forebay::config::{Settings, runtime};
 
 /// Trains a model: a coordinator and N replicas on this host, that may die and come back
 ///

@@ -1,5 +1,4 @@
 //! Training through the command: world sizes, kills, freezes and resumption end at the same weights.
-#![cfg(feature = "torch")]
 
 mod support;
 

@@ -51,7 +51,7 @@ impl Error {
     }
 
     /// The message and those of its causes in one line, each once.
-    pub(crate) fn chain(&self) -> String {
+    pub fn chain(&self) -> String {
         let causes = std::iter::successors(std::error::Error::source(self), |cause| cause.source());
         causes
             .map(ToString::to_string)
@@ -77,12 +77,5 @@ impl From<forebay_store::Error> for Error {
 impl From<forebay_schemas::settings::Invalid> for Error {
     fn from(error: forebay_schemas::settings::Invalid) -> Self {
         Self::with_source(Kind::Invalid, error.to_string(), error)
-    }
-}
-
-#[cfg(feature = "torch")]
-impl From<tch::TchError> for Error {
-    fn from(error: tch::TchError) -> Self {
-        Self::with_source(Kind::Internal, "libtorch", error)
     }
 }

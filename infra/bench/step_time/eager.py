@@ -1,6 +1,6 @@
 """The same training step in eager PyTorch, as its user would write it: prints one JSON object.
 
-The model, its initial weights' distribution, the batch, clipping and AdamW are those of `trainer/examples/step_time.rs`;
+The model, its initial weights' distribution, the batch, clipping and AdamW are those of `trainer/torch/examples/step_time.rs`;
 the data are random tokens. Arguments are key=value: steps, threads, layers, heads, width, length, vocabulary,
 micro_batches, micro_batch_size, fused (0 or 1: the optimizer's fused kernel instead of its default).
 """

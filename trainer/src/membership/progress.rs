@@ -1,4 +1,4 @@
-//! What a replica has of the run and what it may do with it: the rules of [`crate::run`] without their effects.
+//! What a replica has of the run and what it may do with it: the rules of a replica's loop without their effects.
 //!
 //! Promises: a state changes only by a committed step or by taking over one as a whole; gradients are kept as long as they
 //! belong to the state, whatever happens to generations, memberships and coordinators, and each is counted once.

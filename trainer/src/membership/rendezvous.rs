@@ -127,6 +127,11 @@ impl Rendezvous {
         self.send(Method::GET, key, Duration::ZERO, Bytes::new())
     }
 
+    /// The value of a key; waits until it is set, as long as for a coordinator that is away.
+    pub fn get(&self, key: &str) -> Result<Bytes> {
+        self.wait(key, PATIENCE)
+    }
+
     /// The value of a key; waits until it is set.
     pub fn wait(&self, key: &str, timeout: Duration) -> Result<Bytes> {
         let deadline = Instant::now() + timeout;
@@ -160,32 +165,5 @@ impl Rendezvous {
             let _ = sender.send(transport.send(method, "v1/key", &query, body).await);
         });
         receiver.recv().map_err(|_| Error::new(Kind::Unavailable, "the session has ended"))?
-    }
-}
-
-#[cfg(feature = "torch")]
-impl forebay_c10d::Store for Rendezvous {
-    fn set(&self, key: &str, value: &[u8]) -> std::result::Result<(), String> {
-        self.set(key, value).map_err(|error| error.to_string())
-    }
-
-    fn get(&self, key: &str) -> std::result::Result<Vec<u8>, String> {
-        self.wait(key, PATIENCE).map(Vec::from).map_err(|error| error.to_string())
-    }
-
-    fn add(&self, key: &str, amount: i64) -> std::result::Result<i64, String> {
-        self.add(key, amount).map_err(|error| error.to_string())
-    }
-
-    fn check(&self, key: &str) -> std::result::Result<bool, String> {
-        self.check(key).map(|value| value.is_some()).map_err(|error| error.to_string())
-    }
-
-    fn wait(&self, key: &str, timeout: Duration) -> std::result::Result<(), String> {
-        self.wait(key, timeout).map(drop).map_err(|error| error.to_string())
-    }
-
-    fn cancelled(&self) -> Option<String> {
-        self.cancelled()
     }
 }

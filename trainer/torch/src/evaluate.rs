@@ -9,7 +9,7 @@ use forebay_store::Checkpoints;
 use tokio::runtime::Handle;
 
 use crate::checkpoint;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, of_loader};
 use crate::model::{self, Model, Named, Scores, Task};
 use crate::source::Source;
 
@@ -52,7 +52,7 @@ pub fn evaluate(
     let (mut scores, mut samples) = (Scores::default(), 0);
     progress(0, total);
     for batch in batches {
-        let batch = batch?;
+        let batch = batch.map_err(of_loader)?;
         scores += model.score(&source.input(&batch)?)?;
         samples += batch.samples() as u64;
         progress(samples, total);

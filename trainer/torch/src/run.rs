@@ -15,13 +15,14 @@ use forebay_loader::{Loader, Stream, StreamOptions};
 use forebay_schemas::run::Reduce;
 use forebay_schemas::wire::{Assignment, Identity, MicroBatchReport, Restore, RunInfo, Timings};
 use forebay_store::Checkpoints;
+use forebay_trainer::membership::{Outcome, Progress, Session};
 use tokio::runtime::Runtime;
 
 use crate::checkpoint::{self, Snapshot, writer};
 use crate::engine::{self, Computed, Engine};
-use crate::error::{Error, Kind, Result};
-use crate::membership::{Outcome, Progress, Session};
+use crate::error::{Error, Kind, Result, of_loader};
 use crate::model::Task;
+use crate::rendezvous::PeerStore;
 use crate::source::Source;
 
 /// What a replica is told when it is started; everything else comes from the coordinator.
@@ -230,7 +231,7 @@ impl Replica {
             return Err(over(assignment, &reason));
         }
         let asked = Instant::now();
-        let micro_batch = stream.next().ok_or_else(|| over(assignment, "its stream of samples was stopped"))??;
+        let micro_batch = stream.next().ok_or_else(|| over(assignment, "its stream of samples was stopped"))?.map_err(of_loader)?;
         if (micro_batch.step, micro_batch.index) != (step, index) {
             let message = format!("micro-batch {} of step {}: expected {index} of step {step}", micro_batch.index, micro_batch.step);
             return Err(Error::new(Kind::Internal, message));
@@ -273,7 +274,7 @@ impl Replica {
         if assignment.members.len() < 2 {
             return Ok(None);
         }
-        let store = Arc::new(self.session().rendezvous(generation)?);
+        let store = Arc::new(PeerStore(self.session().rendezvous(generation)?));
         let (prefix, rank, world) = (format!("generation-{generation}"), assignment.rank as usize, assignment.members.len());
         let group = ProcessGroup::connect(store, &prefix, rank, world, &self.options.host, COLLECTIVE_TIMEOUT);
         let group = group.map_err(|error| Error::with_source(Kind::Unavailable, format!("generation {generation}"), error))?;

@@ -13,7 +13,7 @@ use tch::{Device, Kind as Scalar, Tensor};
 
 use super::tree::{Node, Tree, cover};
 use super::{Reduction, broken, flat, unavailable};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, of_libtorch};
 
 /// See the module.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ impl Strict {
             claims.narrow(1, i64::from(index), 1).copy_(&Tensor::from_slice(&[1, group.rank() as i64]).view([2, 1]));
         }
         group.all_reduce_sum(slice::from_ref(&claims)).map_err(unavailable)?;
-        let (held, owners) = (Vec::<i64>::try_from(claims.get(0))?, Vec::<i64>::try_from(claims.get(1))?);
+        let (held, owners) = (values(&claims.get(0))?, values(&claims.get(1))?);
         if let Some(index) = held.iter().position(|&count| count != 1) {
             return Err(Error::new(Kind::Internal, format!("micro-batch {index} is held by {} replicas, expected 1", held[index])));
         }
@@ -134,6 +134,10 @@ impl Reduction for Strict {
     fn exposed(&self) -> Duration {
         self.exposed
     }
+}
+
+fn values(tensor: &Tensor) -> Result<Vec<i64>> {
+    Vec::try_from(tensor).map_err(of_libtorch)
 }
 
 /// Adds the right value to the left one; IEEE addition, so in the same order the same bits.

@@ -9,7 +9,7 @@ use forebay_schemas::Digest;
 use tch::Tensor;
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::error::Result;
+use crate::error::{Result, of_libtorch};
 use crate::model::Named;
 
 /// Values hashed in a step: 1 MiB, about a tenth of a millisecond.
@@ -18,9 +18,9 @@ const WINDOW: usize = 1 << 18;
 pub(super) fn of_step(state: &[Named], step: u64, loss: f64, gradient_norm: f64, learning_rate: f64) -> Result<Digest> {
     let mut hasher = Xxh3::new();
     for (tensor, start, length) in window(state.iter().map(|(_, tensor)| tensor), step) {
-        let part = tensor.f_view([-1])?.f_narrow(0, start as i64, length as i64)?;
+        let part = tensor.f_view([-1]).and_then(|flat| flat.f_narrow(0, start as i64, length as i64)).map_err(of_libtorch)?;
         let mut bytes = vec![0; length * size_of::<f32>()];
-        part.f_copy_data_u8(&mut bytes, length)?;
+        part.f_copy_data_u8(&mut bytes, length).map_err(of_libtorch)?;
         hasher.update(&bytes);
     }
     let seen = hasher.digest128().to_le_bytes();

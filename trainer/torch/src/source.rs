@@ -9,7 +9,7 @@ use forebay_schemas::record::{TRAIN, VALIDATION};
 use forebay_schemas::run::{Loading, Run, Weight};
 use forebay_store::{Dataset, VersionSpec};
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, of_loader};
 use crate::model::{Input, Task};
 
 /// An open dataset version, and those that are mixed in.
@@ -41,15 +41,15 @@ impl Source {
         for ((dataset, manifest), settings) in self.mixed.iter().zip(&run.mixture) {
             sources.push(sourced(dataset, manifest, settings.filter.as_deref(), &settings.weight));
         }
-        let transform = Transform::training(run, &self.manifest)?;
-        Ok(Loader::open(&sources, TRAIN, &Ordering::of(run), transform, &run.loader).await?)
+        let transform = Transform::training(run, &self.manifest).map_err(of_loader)?;
+        Loader::open(&sources, TRAIN, &Ordering::of(run), transform, &run.loader).await.map_err(of_loader)
     }
 
     /// A loader of the validation rows of the first version.
     pub(crate) async fn validation(&self, run: &Run) -> Result<Loader> {
-        let transform = Transform::training(run, &self.manifest)?;
+        let transform = Transform::training(run, &self.manifest).map_err(of_loader)?;
         let sources = [sourced(&self.dataset, &self.manifest, None, &Weight::default())];
-        Ok(Loader::open(&sources, VALIDATION, &Ordering::of(run), transform, &Loading::default()).await?)
+        Loader::open(&sources, VALIDATION, &Ordering::of(run), transform, &Loading::default()).await.map_err(of_loader)
     }
 
     /// A batch of the loader as the model's input.
@@ -78,18 +78,4 @@ async fn open(named: &DatasetVersionRef) -> Result<(Dataset, DatasetManifest)> {
 
 fn sourced<'a>(dataset: &'a Dataset, manifest: &'a DatasetManifest, filter: Option<&'a str>, weight: &Weight) -> Sourced<'a> {
     Sourced { dataset, manifest, filter, weight: weight.0.clone() }
-}
-
-impl From<forebay_loader::Error> for Error {
-    fn from(error: forebay_loader::Error) -> Self {
-        use forebay_loader::Kind as Loader;
-        let kind = match error.kind() {
-            Loader::Invalid => Kind::Invalid,
-            Loader::NotFound => Kind::NotFound,
-            Loader::Unavailable => Kind::Unavailable,
-            Loader::Corrupt => Kind::Corrupt,
-            Loader::Internal => Kind::Internal,
-        };
-        Self::with_source(kind, "loader", error)
-    }
 }

@@ -3,8 +3,6 @@
 //! What is checked is the outcome: the weights and the samples of every step are those of an undisturbed run with one
 //! replica, whatever the number of replicas and whichever of them was killed.
 
-#![cfg(feature = "torch")]
-
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -19,11 +17,11 @@ use forebay_schemas::run::Run;
 use forebay_schemas::settings::layered;
 use forebay_schemas::{Digest, RowsDigest};
 use forebay_store::{Checkpoints, Dataset};
-use forebay_trainer::engine::Engine;
-use forebay_trainer::evaluate::evaluate;
-use forebay_trainer::generate::{Sampling, generate};
+use forebay_torch::engine::Engine;
+use forebay_torch::evaluate::evaluate;
+use forebay_torch::generate::{Sampling, generate};
+use forebay_torch::run::{ReplicaOptions, replica};
 use forebay_trainer::membership::{Coordinator, CoordinatorOptions, RunSummary};
-use forebay_trainer::run::{ReplicaOptions, replica};
 use forebay_trainer::telemetry::{Cause, Event, Observer, What};
 use forebay_trainer::{Error, Kind};
 use tokio::runtime::Runtime;

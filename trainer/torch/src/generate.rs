@@ -11,7 +11,7 @@ use tch::Tensor;
 use tokenizers::Tokenizer;
 use tokio::runtime::Handle;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, of_libtorch};
 use crate::evaluate::open;
 use crate::model::Task;
 use crate::source::Source;
@@ -58,8 +58,8 @@ pub fn generate(
     }
     for place in 0..sampling.tokens {
         let window: Vec<i64> = ids[ids.len().saturating_sub(length as usize)..].iter().map(|&id| i64::from(id)).collect();
-        let logits = model.next_token(&Tensor::f_from_slice(&window)?.view([1, -1]))?;
-        let logits = Vec::<f64>::try_from(logits.to_kind(tch::Kind::Double))?;
+        let logits = model.next_token(&Tensor::f_from_slice(&window).map_err(of_libtorch)?.view([1, -1]))?;
+        let logits = Vec::<f64>::try_from(logits.to_kind(tch::Kind::Double)).map_err(of_libtorch)?;
         let id = draw(&logits, sampling, uniform(sampling.seed, place));
         if id as u32 == named.end_of_document {
             break;

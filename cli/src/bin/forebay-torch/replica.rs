@@ -2,10 +2,10 @@
 
 use anyhow::Result;
 use clap::Args;
-use forebay_trainer::run::{ReplicaOptions, replica};
+use forebay_torch::run::{ReplicaOptions, replica};
 
-use crate::failure::Usage;
-use crate::supervisor::TOKEN_VARIABLE;
+use forebay::failure::Usage;
+use forebay::torch::TOKEN_VARIABLE;
 
 /// Runs one replica: joins the coordinator, trains until the run is done
 ///

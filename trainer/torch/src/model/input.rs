@@ -4,7 +4,7 @@
 
 use tch::{Kind as Scalar, Tensor};
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, of_libtorch};
 
 /// A micro-batch.
 pub enum Input {
@@ -32,7 +32,7 @@ impl Input {
         if let Some(id) = ids.iter().find(|id| !(0..vocabulary).contains(*id)) {
             return Err(corrupt(format!("token id {id}: expected 0 to {}", vocabulary - 1)));
         }
-        Ok(Self::Tokens { ids: Tensor::f_from_slice(ids)?.f_view([-1, row])? })
+        Ok(Self::Tokens { ids: Tensor::f_from_slice(ids).and_then(|ids| ids.f_view([-1, row])).map_err(of_libtorch)? })
     }
 
     /// Pictures of `side` × `side` pixels, one after the other, and their classes.
@@ -44,7 +44,8 @@ impl Input {
         if let Some(label) = labels.iter().find(|label| !(0..classes).contains(*label)) {
             return Err(corrupt(format!("label {label}: expected 0 to {}", classes - 1)));
         }
-        Ok(Self::Images { pixels: Tensor::f_from_slice(pixels)?.f_view([-1, 3, side, side])?, labels: Tensor::f_from_slice(labels)? })
+        let pixels = Tensor::f_from_slice(pixels).and_then(|pixels| pixels.f_view([-1, 3, side, side]));
+        Ok(Self::Images { pixels: pixels.map_err(of_libtorch)?, labels: Tensor::f_from_slice(labels).map_err(of_libtorch)? })
     }
 
     /// Samples in the micro-batch.

@@ -7,9 +7,9 @@ use clap::Args;
 use forebay_store::{Location, commit};
 use serde_json::json;
 
-use crate::config::runtime;
-use crate::failure::chain;
-use crate::output;
+use forebay::config::runtime;
+use forebay::failure::chain;
+use forebay::output;
 
 /// Checks the machine, libtorch with its collectives, and that a store honours put-if-absent
 #[derive(Args)]
@@ -31,7 +31,6 @@ struct Check {
 impl Doctor {
     pub(crate) fn run(self) -> Result<()> {
         let mut checks = vec![machine(), memory()];
-        #[cfg(feature = "torch")]
         checks.push(libtorch());
         for store in &self.stores {
             checks.push(runtime()?.block_on(put_if_absent(store)));
@@ -71,10 +70,9 @@ fn memory() -> Check {
     }
 }
 
-#[cfg(feature = "torch")]
 fn libtorch() -> Check {
     let name = "libtorch".to_owned();
-    match forebay_trainer::self_test() {
+    match forebay_torch::self_test() {
         Ok(detail) => Check { name, ok: true, detail },
         Err(error) => Check { name, ok: false, detail: chain(&error.into()) },
     }

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use forebay_schemas::run::Run;
 use forebay_schemas::settings::layered;
-use forebay_trainer::engine::{Engine, set_threads};
-use forebay_trainer::model::{Input, Task};
+use forebay_torch::engine::{Engine, set_threads};
+use forebay_torch::model::{Input, Task};
 
 const SETTINGS: &str = "
 name = 'step_time'

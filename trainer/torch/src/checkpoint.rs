@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use tch::{Kind as Scalar, Tensor};
 
 use crate::engine::Engine;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, of_libtorch};
 use crate::model::Named;
 
 /// A copy of everything that a run needs to go on.
@@ -86,11 +86,11 @@ pub fn load(tensors: &[Named], bytes: &[u8], name: &str) -> Result<()> {
         if view.dtype() != Dtype::F32 || shape != expected {
             return Err(corrupt(format!("tensor `{key}`: found {:?} {shape:?}, expected F32 {expected:?}", view.dtype())));
         }
-        found.push(Tensor::f_from_data_size(view.data(), &shape, Scalar::Float)?);
+        found.push(Tensor::f_from_data_size(view.data(), &shape, Scalar::Float).map_err(of_libtorch)?);
     }
     let _guard = tch::no_grad_guard();
     for ((_, tensor), found) in tensors.iter().zip(&found) {
-        tensor.shallow_clone().f_copy_(found)?;
+        tensor.shallow_clone().f_copy_(found).map_err(of_libtorch)?;
     }
     Ok(())
 }
@@ -99,9 +99,9 @@ fn copy(tensors: &[Named]) -> Result<Vec<Stored>> {
     tensors
         .iter()
         .map(|(name, tensor)| {
-            let tensor = tensor.f_contiguous()?;
+            let tensor = tensor.f_contiguous().map_err(of_libtorch)?;
             let mut bytes = vec![0; tensor.numel() * size_of::<f32>()];
-            tensor.f_copy_data_u8(&mut bytes, tensor.numel())?;
+            tensor.f_copy_data_u8(&mut bytes, tensor.numel()).map_err(of_libtorch)?;
             Ok(Stored { name: name.clone(), shape: tensor.size().iter().map(|&size| size as usize).collect(), bytes })
         })
         .collect()

@@ -4,10 +4,10 @@ use anyhow::Result;
 use clap::Args;
 use forebay_ingest::Unit;
 
-use crate::checkpoint::{RunName, open, pick};
-use crate::config::runtime;
-use crate::output;
-use crate::progress::bar;
+use forebay::config::runtime;
+use forebay::output;
+use forebay::progress::bar;
+use forebay::runs::{RunName, open, pick};
 
 /// Evaluates a checkpoint on the validation rows of the dataset version that it was trained on
 #[derive(Args)]
@@ -32,7 +32,7 @@ impl Eval {
         let checkpoints = runtime.block_on(open(&self.run))?;
         let manifest = runtime.block_on(pick(&checkpoints, self.step))?;
         let bar = bar("evaluate", Some(0), Unit::Rows);
-        let evaluated = forebay_trainer::evaluate::evaluate(runtime.handle(), &checkpoints, &manifest, self.samples, &|done, total| {
+        let evaluated = forebay_torch::evaluate::evaluate(runtime.handle(), &checkpoints, &manifest, self.samples, &|done, total| {
             bar.set_length(total);
             bar.set_position(done);
         });

@@ -2,12 +2,12 @@
 
 use anyhow::Result;
 use clap::Args;
-use forebay_trainer::generate::{Sampling, generate};
+use forebay_torch::generate::{Sampling, generate};
 use serde_json::json;
 
-use crate::checkpoint::{RunName, open, pick};
-use crate::config::runtime;
-use crate::output;
+use forebay::config::runtime;
+use forebay::output;
+use forebay::runs::{RunName, open, pick};
 
 /// Continues a text with a trained language model
 #[derive(Args)]

@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 
 use super::Snapshot;
 use crate::error::{Error, Kind, Result};
-use crate::membership::Session;
+use forebay_trainer::membership::Session;
 
 /// Writes the checkpoints of one replica.
 pub(crate) struct Writer {
