@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
-use std::process::Command;
 
 use anyhow::Result;
 use clap::Args;
@@ -18,8 +17,9 @@ pub(crate) struct Passed {
 impl Passed {
     /// Goes on as the other program, in the same process; comes back only with an error.
     pub(crate) fn run(self, verb: &str) -> Result<()> {
-        let program = torch::program()?;
-        let error = Command::new(&program).arg0("forebay").arg(verb).args(self.arguments).exec();
-        Err(anyhow::Error::new(error).context(format!("cannot start `{}`, which has to lie beside `forebay`", program.display())))
+        let mut command = torch::command()?;
+        let error = command.arg0("forebay").arg(verb).args(self.arguments).exec();
+        let program = command.get_program().to_string_lossy().into_owned();
+        Err(anyhow::Error::new(error).context(format!("cannot start `{program}`, which has to lie beside `forebay`")))
     }
 }

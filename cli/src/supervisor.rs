@@ -3,7 +3,7 @@
 //! Promises: a replica that ends well or was refused (exit code 0 or 2) is not started again; one that keeps dying at once is
 //! given up after a few tries. Deliberately absent: any part in the training; the coordinator notices deaths by itself.
 
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use forebay::torch::{self, TOKEN_VARIABLE};
+use forebay_trainer::Wish;
 
 /// What a replica needs to find its coordinator.
 #[derive(Clone)]
@@ -21,6 +22,8 @@ pub(crate) struct Invitation {
     pub(crate) token: String,
     /// CPU threads of a replica; 0 shares the cores.
     pub(crate) threads: usize,
+    /// What a replica computes on.
+    pub(crate) device: Wish,
 }
 
 const POLL: Duration = Duration::from_millis(50);
@@ -36,6 +39,7 @@ pub(crate) struct Supervisor {
 }
 
 struct Seat {
+    place: usize,
     name: String,
     child: Option<Child>,
     started: Instant,
@@ -53,8 +57,9 @@ impl Supervisor {
     ) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let mut seats = Vec::new();
-        for index in 0..replicas {
-            let mut seat = Seat { name: format!("r{index}"), child: None, started: Instant::now(), quick_deaths: 0, start_at: None };
+        for place in 0..replicas {
+            let name = format!("r{place}");
+            let mut seat = Seat { place, name, child: None, started: Instant::now(), quick_deaths: 0, start_at: None };
             seat.launch(&invitation, &say)?;
             seats.push(seat);
         }
@@ -95,11 +100,11 @@ impl Drop for Supervisor {
 
 impl Seat {
     fn launch(&mut self, invitation: &Invitation, say: &impl Fn(&str)) -> Result<()> {
-        let mut command = Command::new(torch::program()?);
+        let mut command = torch::command()?;
         command.arg("replica").arg("--coordinator").arg(&invitation.coordinator).arg("--name").arg(&self.name);
         command.arg("--threads").arg(invitation.threads.to_string());
-        // libgomp's threads spin while they wait; with several replicas on a host they would take each other's cores.
-        command.env(TOKEN_VARIABLE, &invitation.token).env("OMP_WAIT_POLICY", "passive").stdin(Stdio::null()).stdout(Stdio::null());
+        command.arg("--device").arg(invitation.device.to_string()).arg("--place").arg(self.place.to_string());
+        command.env(TOKEN_VARIABLE, &invitation.token).stdin(Stdio::null()).stdout(Stdio::null());
         let child = command.spawn().with_context(|| format!("cannot start replica {}", self.name))?;
         say(&format!("replica {} started, pid {}", self.name, child.id()));
         self.child = Some(child);

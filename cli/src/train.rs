@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use clap::Args;
+use forebay_trainer::Wish;
 
 use crate::coordinator::Opened;
 use crate::run_view::{RunView, finish};
@@ -26,6 +27,9 @@ pub(crate) struct Train {
     /// Replica processes; one that dies is started again
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
     replicas: u32,
+    /// auto, cpu, cuda or cuda:N; auto gives each replica one of the GPUs, where there are any
+    #[arg(long, default_value_t)]
+    device: Wish,
     /// Address of the coordinator, port 0 for any free one
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: SocketAddr,
@@ -51,7 +55,7 @@ impl Train {
             let service = opened.start(&run, self.listen, None, token.clone(), replicas, view.clone()).await?;
             let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
             let threads = if run.elastic.threads > 0 { run.elastic.threads as usize } else { (cores / replicas).max(1) };
-            let invitation = Invitation { coordinator: service.url(), token, threads };
+            let invitation = Invitation { coordinator: service.url(), token, threads, device: self.device };
             let (abandon, abandoned) = tokio::sync::oneshot::channel();
             let said = view.clone();
             let abandon = std::sync::Mutex::new(Some(abandon));

@@ -145,7 +145,7 @@ fn a_killed_run_goes_on_from_its_last_checkpoint() {
 #[test]
 fn a_storm_on_every_process_costs_no_step_no_sample_and_no_bit() {
     let lake = ingested();
-    lake.write("run.toml", support::RUN.replace("seed = 7", "seed = 7\nreduce = 'strict'").replace("'1000ms'", "'500ms'\nthreads = 1"));
+    lake.write("run.toml", support::RUN.replace("seed = 7", "seed = 7\nreduce = 'strict'").replace("'1000ms'", "'500ms'"));
     let seed = std::env::var("FOREBAY_CHAOS_SEED").unwrap_or_else(|_| "5".to_owned());
     let driver = concat!(env!("CARGO_MANIFEST_DIR"), "/../infra/chaos/chaos.py");
     let output = Command::new("python3")

@@ -4,9 +4,11 @@
 //! Deliberately absent: tensors. What a replica computes is `torch/`'s, a crate of its own, so that a coordinator, or a
 //! command that trains nothing, does not load libtorch.
 
+mod device;
 pub mod error;
 pub mod membership;
 pub mod report;
 pub mod telemetry;
 
+pub use device::Wish;
 pub use error::{Error, Kind, Result};

@@ -101,6 +101,7 @@ warmup_steps = 5
 every_steps = 20
 [elastic]
 lease = '1000ms'
+threads = 1
 ";
 
 fn copy_sources(from: &Path, to: &Path) {

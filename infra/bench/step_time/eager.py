@@ -2,7 +2,7 @@
 
 The model, its initial weights' distribution, the batch, clipping and AdamW are those of `trainer/torch/examples/step_time.rs`;
 the data are random tokens. Arguments are key=value: steps, threads, layers, heads, width, length, vocabulary,
-micro_batches, micro_batch_size, fused (0 or 1: the optimizer's fused kernel instead of its default).
+micro_batches, micro_batch_size, device, fused (0 or 1: the optimizer's fused kernel instead of its default).
 """
 
 import json
@@ -72,26 +72,29 @@ class Gpt(nn.Module):
 
 def main():
     settings = {"steps": 10, "threads": 1, "layers": 4, "heads": 4, "width": 128, "length": 256, "vocabulary": 4096}
-    settings |= {"micro_batches": 4, "micro_batch_size": 4, "fused": 0}
+    settings |= {"micro_batches": 4, "micro_batch_size": 4, "fused": 0, "device": "cpu"}
     for argument in sys.argv[1:]:
         key, value = argument.split("=")
         assert key in settings, f"unknown setting {key}: expected one of {', '.join(settings)}"
-        settings[key] = int(value)
+        settings[key] = value if key == "device" else int(value)
     s = type("Settings", (), settings)
     torch.set_num_threads(s.threads)
     torch.manual_seed(0)
-    model = Gpt(s.layers, s.heads, s.width, s.vocabulary, s.length)
+    model = Gpt(s.layers, s.heads, s.width, s.vocabulary, s.length).to(s.device)
     decayed = [p for p in model.parameters() if p.dim() >= 2]
     plain = [p for p in model.parameters() if p.dim() < 2]
     groups = [{"params": decayed, "weight_decay": 0.1}, {"params": plain, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.95), eps=1e-8, fused=True if s.fused else None)
     batches = [torch.randint(s.vocabulary, (s.micro_batch_size, s.length + 1)) for _ in range(s.micro_batches)]
+    if s.device != "cpu":
+        batches = [ids.pin_memory() for ids in batches]
 
     seconds = []
     for step in range(WARM_UP_STEPS + s.steps):
         started = time.perf_counter()
         losses = []
         for ids in batches:
+            ids = ids.to(s.device, non_blocking=True)
             logits = model(ids[:, :-1])
             loss = F.cross_entropy(logits.view(-1, s.vocabulary), ids[:, 1:].reshape(-1))
             (loss / s.micro_batches).backward()
@@ -104,7 +107,7 @@ def main():
         if step >= WARM_UP_STEPS:
             seconds.append(time.perf_counter() - started)
     result = {"program": "eager PyTorch " + torch.__version__, "median_seconds": statistics.median(seconds), "best_seconds": min(seconds)}
-    result |= {"steps": s.steps, "threads": s.threads, "parameters": sum(p.numel() for p in model.parameters())}
+    result |= {"steps": s.steps, "threads": s.threads, "device": s.device, "parameters": sum(p.numel() for p in model.parameters())}
     print(json.dumps(result | {"loss": sum(losses) / len(losses)}))
 
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Forebay's training step against the same model in eager PyTorch, side by side: the runs alternate, medians are compared.
-#   run.sh [key=value …]   steps, threads, layers, heads, width, length, vocabulary, micro_batches, micro_batch_size
+#   run.sh [key=value …]   steps, threads, layers, heads, width, length, vocabulary, micro_batches, micro_batch_size,
+#   device (cpu, cuda:0)
 #
 #   ROUNDS   how often each of the two runs (default 5)
 #   PYTHON   a Python that imports torch 2.11.0; without it one is set up once below FOREBAY_CACHE (about 5 GB, pip)

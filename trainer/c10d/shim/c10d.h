@@ -50,6 +50,27 @@ char* forebay_c10d_reducer_finish(void* reducer, double* exposed_seconds);
 char* forebay_c10d_reducer_restore(void* reducer);
 char* forebay_c10d_reducer_free(void* reducer);
 
+// Loads the kernels for GPUs, if they are there. Before anything else of libtorch.
+char* forebay_c10d_load_cuda();
+// From now on the same inputs give the same bits on the same kind of device. Before the first computation.
+char* forebay_c10d_deterministic();
+
+// Of all elements of all tensors.
+char* forebay_c10d_norm(void* const* tensors, size_t count, double* norm);
+char* forebay_c10d_scale(void* const* tensors, size_t count, double factor);
+
+struct ForebayAdamw {
+  // With the one that is applied.
+  double steps;
+  double learning_rate;
+  double beta1;
+  double beta2;
+  double weight_decay;
+  double epsilon;
+};
+char* forebay_c10d_adamw(
+    void* const* parameters, void* const* gradients, void* const* first, void* const* second, size_t count, const ForebayAdamw* settings);
+
 char* forebay_c10d_set_gradients(void* const* parameters, void* const* gradients, size_t count);
 char* forebay_c10d_clear_gradients(void* const* parameters, size_t count);
 

@@ -11,6 +11,7 @@
 #include "c10d.h"
 #include "failure.h"
 #include "store.h"
+#include "tensors.h"
 
 // The declarations of Gloo below gloo/ and the layout of ProcessGroupGloo were checked against this version.
 static_assert(TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR == 11, "expected libtorch 2.11: run `make setup`");
@@ -81,15 +82,6 @@ bool AbortableGloo::busy() {
 
 namespace {
 
-std::vector<at::Tensor> tensors_of(void* const* tensors, size_t count) {
-  std::vector<at::Tensor> all;
-  all.reserve(count);
-  for (size_t i = 0; i < count; ++i) {
-    all.push_back(*static_cast<at::Tensor*>(tensors[i]));
-  }
-  return all;
-}
-
 // Starts one operation a tensor, then waits for all. The first failure aborts the group: only the neighbours of a dead
 // peer see its reset, the others learn from this abort.
 template <typename Start>
@@ -140,6 +132,8 @@ extern "C" char* forebay_c10d_group_connect(
     auto backend = c10::make_intrusive<forebay::AbortableGloo>(prefixed, rank, world, std::move(options));
     auto front = c10::make_intrusive<c10d::ProcessGroup>(prefixed, rank, world);
     front->setBackend(at::kCPU, c10d::ProcessGroup::GLOO, backend);
+    // Gloo takes tensors of a GPU through pinned memory of the host.
+    front->setBackend(at::kCUDA, c10d::ProcessGroup::GLOO, backend);
     front->setDefaultBackend(c10d::ProcessGroup::GLOO);
     *group = new Group{std::move(backend), std::move(front)};
   });

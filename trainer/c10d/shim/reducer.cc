@@ -15,6 +15,7 @@
 #include "c10d.h"
 #include "failure.h"
 #include "group.h"
+#include "tensors.h"
 
 namespace forebay {
 namespace {
@@ -167,15 +168,11 @@ extern "C" char* forebay_c10d_reducer_new(
     void* group, void* const* parameters, size_t count, int64_t first_bucket_bytes, int64_t bucket_bytes, void** reducer) {
   return guarded([&] {
     const auto& members = *static_cast<forebay::Group*>(group);
-    std::vector<at::Tensor> all;
-    for (size_t i = 0; i < count; ++i) {
-      all.push_back(*static_cast<at::Tensor*>(parameters[i]));
-    }
     auto reduction = std::make_unique<Reduction>();
     reduction->step = std::make_shared<forebay::Step>();
     reduction->buckets = std::make_shared<std::vector<forebay::Bucket>>();
     reduction->control = members.backend->control;
-    reduction->reducer = forebay::make_reducer(members, std::move(all), first_bucket_bytes, bucket_bytes);
+    reduction->reducer = forebay::make_reducer(members, forebay::tensors_of(parameters, count), first_bucket_bytes, bucket_bytes);
     reduction->reducer->register_comm_hook(
         std::make_unique<forebay::SumHook>(forebay::HookState{
             members.backend, reduction->step, reduction->buckets, std::make_shared<std::vector<at::Tensor>>()}));

@@ -6,6 +6,7 @@ use tch::Tensor;
 
 use crate::error::{Error, Result};
 use crate::store::StoreCalls;
+use crate::update::Adamw;
 
 unsafe extern "C" {
     pub(crate) fn forebay_c10d_string_assign(string: *mut c_void, bytes: *const u8, count: usize);
@@ -49,6 +50,20 @@ unsafe extern "C" {
     pub(crate) fn forebay_c10d_reducer_finish(reducer: *mut c_void, exposed_seconds: *mut f64) -> *mut c_char;
     pub(crate) fn forebay_c10d_reducer_restore(reducer: *mut c_void) -> *mut c_char;
     pub(crate) fn forebay_c10d_reducer_free(reducer: *mut c_void) -> *mut c_char;
+
+    pub(crate) fn forebay_c10d_load_cuda() -> *mut c_char;
+    pub(crate) fn forebay_c10d_deterministic() -> *mut c_char;
+
+    pub(crate) fn forebay_c10d_norm(tensors: *const *mut c_void, count: usize, norm: *mut f64) -> *mut c_char;
+    pub(crate) fn forebay_c10d_scale(tensors: *const *mut c_void, count: usize, factor: f64) -> *mut c_char;
+    pub(crate) fn forebay_c10d_adamw(
+        parameters: *const *mut c_void,
+        gradients: *const *mut c_void,
+        first: *const *mut c_void,
+        second: *const *mut c_void,
+        count: usize,
+        settings: *const Adamw,
+    ) -> *mut c_char;
 
     pub(crate) fn forebay_c10d_set_gradients(parameters: *const *mut c_void, gradients: *const *mut c_void, count: usize) -> *mut c_char;
     pub(crate) fn forebay_c10d_clear_gradients(parameters: *const *mut c_void, count: usize) -> *mut c_char;

@@ -118,6 +118,12 @@ impl ProcessGroup {
             let found = format!("shape {:?}, {} and {} counts", input.size(), counts.len(), expected.len());
             return Err(Error::new("all-to-all", format!("{found}, expected a flat tensor and a count for each of {} ranks", self.world)));
         }
+        if input.device() != Device::Cpu {
+            return Err(Error::new(
+                "all-to-all",
+                format!("a tensor on {:?}, expected one in host memory: Gloo has no other", input.device()),
+            ));
+        }
         check_tensors("all-to-all", std::slice::from_ref(input))?;
         let (to, from) = (pointers(std::slice::from_ref(&output))[0], pointers(std::slice::from_ref(input))[0]);
         // SAFETY: as above; the counts have one entry a rank and add up to the sizes of the tensors.
@@ -137,12 +143,12 @@ impl ProcessGroup {
     }
 }
 
-/// Gloo takes dense tensors in host memory; anything else would be an exception without a name.
+/// Gloo takes dense tensors; anything else would be an exception without a name.
 fn check_tensors(operation: &str, tensors: &[Tensor]) -> Result<()> {
     for (index, tensor) in tensors.iter().enumerate() {
-        if tensor.device() != Device::Cpu || !tensor.is_contiguous() {
+        if !matches!(tensor.device(), Device::Cpu | Device::Cuda(_)) || !tensor.is_contiguous() {
             let found = format!("shape {:?} on {:?}", tensor.size(), tensor.device());
-            return Err(Error::new(operation, format!("tensor {index}: {found}, expected a contiguous tensor in host memory")));
+            return Err(Error::new(operation, format!("tensor {index}: {found}, expected a contiguous tensor of the host or a GPU")));
         }
     }
     Ok(())

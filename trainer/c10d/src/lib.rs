@@ -1,4 +1,5 @@
-//! The collectives of libtorch without Python: c10d's Gloo process group and its Reducer.
+//! The parts of libtorch that tch has no words for: c10d's Gloo process group and its Reducer, kernels over lists of tensors,
+//! and what GPUs need.
 //!
 //! Promises: a [`ProcessGroup`] can be aborted from any thread and its rendezvous can be cancelled, so that nobody waits
 //! for a dead or frozen peer; an error of libtorch is a value, nothing unwinds across the border; `unsafe` stays in here.
@@ -7,15 +8,19 @@
 
 #![expect(unsafe_code, reason = "the one crate that calls into C++")]
 
+mod device;
 mod error;
 mod ffi;
 mod group;
 mod reducer;
 mod self_test;
 mod store;
+mod update;
 
+pub use device::{deterministic, load_cuda};
 pub use error::{Error, Result};
 pub use group::{AbortHandle, ProcessGroup};
 pub use reducer::{Reducer, clear_gradients, set_gradients};
 pub use self_test::self_test;
 pub use store::{MemoryStore, Store};
+pub use update::{Adamw, adamw, norm, scale};

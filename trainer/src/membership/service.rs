@@ -205,7 +205,7 @@ impl<T> Service<T> {
             let (found, expected) = (config_digest.short(), self.run.digest().short());
             Some(format!("replica `{name}` has settings of digest {found}, expected {expected} of run `{}`", self.run.name))
         } else {
-            None
+            self.other_device(now, &identity)
         };
         if let Some(refused) = refused {
             return vec![Effect::Answer(ticket, Err(Refused::Invalid(refused)))];
@@ -214,6 +214,15 @@ impl<T> Service<T> {
         let member = self.group.join(milliseconds(now), identity);
         let answer = Response::Joined(Joined { member, lease_ms: self.run.elastic.lease.0 });
         vec![Effect::Tell(joined), Effect::Answer(ticket, Ok(answer))]
+    }
+
+    /// Why a replica cannot compute beside the present ones: another kind of device rounds in another way, so its state would
+    /// differ from theirs at the first step.
+    fn other_device(&self, now: Duration, identity: &Identity) -> Option<String> {
+        let kind = |device: &str| device.split(':').next().map(str::to_owned);
+        let (_, other, ..) = self.group.members(milliseconds(now)).find(|(_, other, ..)| kind(&other.device) != kind(&identity.device))?;
+        let Identity { name, device, .. } = identity;
+        Some(format!("replica `{name}` computes on {device}, expected {} as replica `{}` does: see --device", other.device, other.name))
     }
 
     fn status(&self, now: Duration) -> Status {

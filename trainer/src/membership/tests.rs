@@ -17,7 +17,7 @@ use forebay_store::Checkpoints;
 
 use super::transport::Transport;
 use super::*;
-use crate::error::{Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::telemetry::{Cause, Event, Observer, What, read_events};
 
 const TOKEN: &str = "the token of the tests";
@@ -404,6 +404,25 @@ async fn wrong_tokens_names_and_addresses_are_refused_with_their_names() {
     let error = rig.coordinator(1).await.unwrap_err();
     assert!(error.to_string().starts_with("run `refused` exists with other settings"), "{error}");
     assert_eq!(error.kind(), Kind::Invalid);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_on_another_kind_of_device_is_refused() {
+    let rig = Rig::new("devices").await;
+    let coordinator = rig.coordinator(3).await.unwrap();
+    let url = coordinator.url();
+    let on = |name: &str, device: &str| Identity { device: device.to_owned(), ..identity(name) };
+    let members = [on("a", "cuda:0"), on("b", "cuda:1"), on("c", "cpu")];
+    let joined = std::thread::spawn(move || {
+        let [a, b, c] = members.map(|identity| Session::join(&url, TOKEN, identity));
+        let error = c.map(drop).unwrap_err();
+        assert_eq!(error.kind(), Kind::Invalid);
+        a?.leave()?;
+        b?.leave()?;
+        Ok::<_, Error>(error.to_string())
+    });
+    let error = ended(joined).await.unwrap();
+    assert!(error.contains("`c` computes on cpu, expected cuda:"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
 //! Times training steps on random tokens and prints one JSON object; `infra/bench/step_time` compares it with eager PyTorch.
 //!
-//!     step_time [key=value …]     a setting of the run, for example model.width=256; steps, threads, length, vocabulary
+//!     step_time [key=value …]     a setting of the run, for example model.width=256; steps, threads, length, vocabulary, device
 //!
 //! A step is what a lone replica does: K micro-batches forward and backward, the digest of the state, clipping, the optimizer. Data is made before
 //! the clock starts.
@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 
 use forebay_schemas::run::Run;
 use forebay_schemas::settings::layered;
+use forebay_torch::device::{choose, name};
 use forebay_torch::engine::{Engine, set_threads};
 use forebay_torch::model::{Input, Task};
+use forebay_trainer::Wish;
 
 const SETTINGS: &str = "
 name = 'step_time'
@@ -29,7 +31,7 @@ micro_batch_size = 4
 const WARM_UP_STEPS: u64 = 3;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let (mut steps, mut threads, mut length, mut vocabulary) = (10u64, 1usize, 256i64, 4096i64);
+    let (mut steps, mut threads, mut length, mut vocabulary, mut device) = (10u64, 1usize, 256i64, 4096i64, Wish::Cpu);
     let mut overrides = Vec::new();
     for argument in std::env::args().skip(1) {
         match argument.split_once('=') {
@@ -37,11 +39,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             Some(("threads", value)) => threads = value.parse()?,
             Some(("length", value)) => length = value.parse()?,
             Some(("vocabulary", value)) => vocabulary = value.parse()?,
+            Some(("device", value)) => device = value.parse()?,
             _ => overrides.push(argument),
         }
     }
     let run: Run = layered("step_time", SETTINGS, [], &overrides)?;
     run.validate()?;
+    let device = choose(device, 0)?;
     set_threads(threads);
     let (mut engine, mut batches) = match &run.model {
         forebay_schemas::run::Model::Gpt { .. } => {
@@ -51,7 +55,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let batches: Vec<Vec<i64>> =
                 (0..run.batch.micro_batches).map(|_| (0..rows).map(|_| (random() % vocabulary as u64) as i64).collect()).collect();
             let inputs = move |index: usize| Input::tokens(&batches[index], vocabulary, length);
-            (Engine::new(&run, &task)?, Box::new(inputs) as Box<dyn FnMut(usize) -> forebay_trainer::Result<Input>>)
+            (Engine::new(&run, &task, device)?, Box::new(inputs) as Box<dyn FnMut(usize) -> forebay_trainer::Result<Input>>)
         }
         forebay_schemas::run::Model::Resnet { image_size, .. } | forebay_schemas::run::Model::Vit { image_size, .. } => {
             let (side, samples) = (i64::from(*image_size), run.batch.micro_batch_size as usize);
@@ -59,7 +63,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let pixels: Vec<f32> = (0..samples * 3 * (side * side) as usize).map(|_| (random() % 2000) as f32 / 1000.0 - 1.0).collect();
             let labels: Vec<i64> = (0..samples).map(|_| (random() % 10) as i64).collect();
             let inputs = move |_| Input::images(&pixels, &labels, side, 10);
-            (Engine::new(&run, &Task::Images { classes: 10 })?, Box::new(inputs) as _)
+            (Engine::new(&run, &Task::Images { classes: 10 }, device)?, Box::new(inputs) as _)
         }
     };
 
@@ -88,7 +92,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "{}",
         serde_json::json!({
             "program": "forebay", "median_seconds": seconds[seconds.len() / 2], "best_seconds": seconds[0], "steps": steps,
-            "threads": threads, "parameters": parameters, "loss": loss,
+            "threads": threads, "device": name(device), "parameters": parameters, "loss": loss,
         })
     );
     Ok(())

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use forebay_c10d::ProcessGroup;
 use forebay_schemas::Digest;
 use forebay_schemas::run::Run;
-use tch::{Kind as Scalar, Tensor};
+use tch::{Device, Kind as Scalar, Tensor};
 
 use crate::error::{Error, Kind, Result};
 use crate::model::{self, Input, Model, Named, Task};
@@ -62,9 +62,9 @@ pub struct Phases {
 }
 
 impl Engine {
-    /// The engine of a run at step 0.
-    pub fn new(run: &Run, task: &Task) -> Result<Self> {
-        let model = model::build(&run.model, task, run.seed)?;
+    /// The engine of a run at step 0, on `device`.
+    pub fn new(run: &Run, task: &Task, device: Device) -> Result<Self> {
+        let model = model::build(&run.model, task, run.seed, device)?;
         let optimizer = Optimizer::new(&run.optimizer, run.batch.steps, model.parameters());
         let parameters: Vec<Tensor> = model.parameters().iter().map(|(_, tensor)| tensor.shallow_clone()).collect();
         let micro_batches = run.batch.micro_batches;
@@ -77,6 +77,11 @@ impl Engine {
     /// The model.
     pub fn model(&self) -> &dyn Model {
         self.model.as_ref()
+    }
+
+    /// Where it computes.
+    pub fn device(&self) -> Device {
+        self.model.device()
     }
 
     /// The parameters in the order in which all replicas have them.
@@ -146,7 +151,7 @@ impl Engine {
         let started = Instant::now();
         let shares = self.reduction.sum()?;
         self.phases.reduce = started.elapsed();
-        let (loss, gradient_norm) = (shares.double_value(&[0]), self.optimizer.gradient_norm());
+        let (loss, gradient_norm) = (shares.double_value(&[0]), self.optimizer.gradient_norm()?);
         if !loss.is_finite() || !gradient_norm.is_finite() {
             let found = format!("the loss is {loss} and the norm of its gradient {gradient_norm}");
             return Err(Error::new(Kind::Invalid, format!("{found}, expected finite numbers: try a smaller `optimizer.learning_rate`")));
@@ -164,7 +169,7 @@ impl Engine {
 
     /// Applies a committed step; `step` steps were applied before it. Returns the learning rate.
     pub fn apply(&mut self, step: u64, computed: &Computed) -> Result<f64> {
-        let learning_rate = self.optimizer.apply(step, computed.gradient_norm);
+        let learning_rate = self.optimizer.apply(step, computed.gradient_norm)?;
         if let Some(statistics) = &computed.statistics {
             model::absorb(self.model.buffers(), statistics);
         }
@@ -185,7 +190,7 @@ impl Engine {
     /// Forward and backward pass of a micro-batch whose share in the step is `weight`: its loss, and its shares, f64.
     fn pass(&mut self, input: &Input, weight: f64, last: bool) -> Result<(f64, Tensor)> {
         let started = Instant::now();
-        let forward = self.model.loss(input)?;
+        let forward = self.model.loss(&input.on(self.model.device()))?;
         let scaled = &forward.loss * weight;
         let forwarded = Instant::now();
         self.reduction.before_backward(last)?;

@@ -6,6 +6,7 @@ use forebay_loader::StreamOptions;
 use forebay_schemas::checkpoint::CheckpointManifest;
 use forebay_schemas::run::Run;
 use forebay_store::Checkpoints;
+use tch::Device;
 use tokio::runtime::Handle;
 
 use crate::checkpoint;
@@ -34,7 +35,7 @@ pub struct Evaluation {
     pub unigram_entropy_nats: Option<f64>,
 }
 
-/// Scores at most `max_samples` validation rows, from the first one on; `progress` is told (samples done, samples in all).
+/// Scores at most `max_samples` validation rows, from the first one on, on `device`; `progress` is told (samples done, samples in all).
 ///
 /// Blocks; not for a thread that runs async tasks.
 pub fn evaluate(
@@ -42,9 +43,10 @@ pub fn evaluate(
     checkpoints: &Checkpoints,
     manifest: &CheckpointManifest,
     max_samples: Option<u64>,
+    device: Device,
     progress: &dyn Fn(u64, u64),
 ) -> Result<Evaluation> {
-    let (source, run, model) = open(runtime, checkpoints, manifest)?;
+    let (source, run, model) = open(runtime, checkpoints, manifest, device)?;
     let loader = runtime.block_on(source.validation(&run))?;
     let batch_size = (run.batch.micro_batch_size as usize).clamp(16, 256);
     let batches = loader.sequential(runtime.clone(), batch_size, max_samples, StreamOptions::default());
@@ -53,7 +55,7 @@ pub fn evaluate(
     progress(0, total);
     for batch in batches {
         let batch = batch.map_err(of_loader)?;
-        scores += model.score(&source.input(&batch)?)?;
+        scores += model.score(&source.input(&batch)?.on(device))?;
         samples += batch.samples() as u64;
         progress(samples, total);
     }
@@ -72,8 +74,13 @@ pub fn evaluate(
     })
 }
 
-/// The dataset version, the settings and the model of a checkpoint.
-pub(crate) fn open(runtime: &Handle, checkpoints: &Checkpoints, manifest: &CheckpointManifest) -> Result<(Source, Run, Box<dyn Model>)> {
+/// The dataset version, the settings and the model of a checkpoint, on `device`.
+pub(crate) fn open(
+    runtime: &Handle,
+    checkpoints: &Checkpoints,
+    manifest: &CheckpointManifest,
+    device: Device,
+) -> Result<(Source, Run, Box<dyn Model>)> {
     let step = manifest.position.step;
     let run: Run = serde_json::from_value(manifest.config.clone())
         .map_err(|error| Error::with_source(Kind::Corrupt, format!("checkpoint of step {step}: its settings cannot be read"), error))?;
@@ -81,7 +88,7 @@ pub(crate) fn open(runtime: &Handle, checkpoints: &Checkpoints, manifest: &Check
         let source = Source::open(&manifest.dataset).await?;
         Ok::<_, Error>((source, checkpoints.get(&manifest.model).await?))
     })?;
-    let model = model::build(&run.model, &source.task, run.seed)?;
+    let model = model::build(&run.model, &source.task, run.seed, device)?;
     let weights: Vec<Named> =
         model.parameters().iter().chain(model.buffers()).map(|(name, tensor)| (name.clone(), tensor.detach())).collect();
     checkpoint::load(&weights, &bytes, &manifest.model.path)?;

@@ -7,7 +7,7 @@ use forebay_schemas::checkpoint::CheckpointManifest;
 use forebay_schemas::dataset::TokenizerRef;
 use forebay_schemas::id::Digest;
 use forebay_store::Checkpoints;
-use tch::Tensor;
+use tch::{Device, Tensor};
 use tokenizers::Tokenizer;
 use tokio::runtime::Handle;
 
@@ -29,7 +29,7 @@ pub struct Sampling {
     pub seed: u64,
 }
 
-/// Continues `prompt`; returns prompt and continuation.
+/// Continues `prompt`, computing on `device`; returns prompt and continuation.
 ///
 /// Blocks; not for a thread that runs async tasks.
 pub fn generate(
@@ -38,11 +38,12 @@ pub fn generate(
     manifest: &CheckpointManifest,
     prompt: &str,
     sampling: &Sampling,
+    device: Device,
 ) -> Result<String> {
     if !(sampling.temperature >= 0.0 && sampling.temperature.is_finite()) {
         return Err(Error::new(Kind::Invalid, format!("temperature: found {}, expected at least 0", sampling.temperature)));
     }
-    let (source, _, model) = open(runtime, checkpoints, manifest)?;
+    let (source, _, model) = open(runtime, checkpoints, manifest, device)?;
     let Task::Text { vocabulary, length } = source.task else {
         return Err(Error::new(Kind::Invalid, format!("run `{}`: its model classifies images, expected a language model", manifest.run)));
     };
@@ -58,7 +59,7 @@ pub fn generate(
     }
     for place in 0..sampling.tokens {
         let window: Vec<i64> = ids[ids.len().saturating_sub(length as usize)..].iter().map(|&id| i64::from(id)).collect();
-        let logits = model.next_token(&Tensor::f_from_slice(&window).map_err(of_libtorch)?.view([1, -1]))?;
+        let logits = model.next_token(&Tensor::f_from_slice(&window).map_err(of_libtorch)?.view([1, -1]).to_device(device))?;
         let logits = Vec::<f64>::try_from(logits.to_kind(tch::Kind::Double)).map_err(of_libtorch)?;
         let id = draw(&logits, sampling, uniform(sampling.seed, place));
         if id as u32 == named.end_of_document {

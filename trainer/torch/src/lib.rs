@@ -4,9 +4,10 @@
 //! [`model`], an optimizer and a reduction into steps, and a checkpoint is what they leave. `evaluate` and `generate` read one.
 //! Promises: the gradient of step N is the mean over its K micro-batches whoever computes them; a step is applied once, after
 //! it was committed. tch and libtorch appear in this crate and `c10d` alone.
-//! Deliberately absent: model parallelism, and devices other than the CPU.
+//! Deliberately absent: model parallelism, and collectives between GPUs without the host (NCCL).
 
 pub mod checkpoint;
+pub mod device;
 pub mod engine;
 mod error;
 pub mod evaluate;
@@ -24,5 +25,6 @@ use error::{Error, Kind, Result};
 /// that waits in vain. Returns a line for people.
 pub fn self_test() -> Result<String> {
     forebay_c10d::self_test().map_err(|error| Error::with_source(Kind::Internal, "libtorch", error))?;
-    Ok(format!("collectives reduce and can be aborted, {} threads", tch::get_num_threads()))
+    let device = device::name(device::choose(forebay_trainer::Wish::Auto, 0)?);
+    Ok(format!("collectives reduce and can be aborted, {} threads, trains on {device}", tch::get_num_threads()))
 }

@@ -15,10 +15,13 @@ use forebay_loader::{Loader, Stream, StreamOptions};
 use forebay_schemas::run::Reduce;
 use forebay_schemas::wire::{Assignment, Identity, MicroBatchReport, Restore, RunInfo, Timings};
 use forebay_store::Checkpoints;
+use forebay_trainer::Wish;
 use forebay_trainer::membership::{Outcome, Progress, Session};
+use tch::Device;
 use tokio::runtime::Runtime;
 
 use crate::checkpoint::{self, Snapshot, writer};
+use crate::device;
 use crate::engine::{self, Computed, Engine};
 use crate::error::{Error, Kind, Result, of_loader};
 use crate::model::Task;
@@ -38,6 +41,10 @@ pub struct ReplicaOptions {
     pub host: String,
     /// CPU threads; 0 takes those that the run's settings say, or one a core.
     pub threads: usize,
+    /// What it computes on.
+    pub device: Wish,
+    /// Its place among the replicas of its host, from 0.
+    pub place: usize,
     /// Is called after each applied step with the number of steps that the weights have seen.
     pub watch: Option<fn(&Engine, u64)>,
 }
@@ -65,9 +72,10 @@ const LAST_CHECKPOINT_PAUSE: Duration = Duration::from_secs(1);
 /// Blocks; not for a thread that runs async tasks. `Invalid` if the settings do not fit the data or the loss diverged.
 pub fn replica(options: ReplicaOptions) -> Result<ReplicaSummary> {
     let pid = std::process::id();
-    let identity = Identity { name: options.name.clone(), host: options.host.clone(), pid, device: "cpu".to_owned() };
+    let device = device::choose(options.device, options.place)?;
+    let identity = Identity { name: options.name.clone(), host: options.host.clone(), pid, device: device::name(device) };
     let session = Session::join(&options.coordinator, &options.token, identity)?;
-    let mut replica = Replica::open(session, options)?;
+    let mut replica = Replica::open(session, options, device)?;
     while let Some(assignment) = replica.assignment()? {
         replica.summary.generations += 1;
         let outcome = replica.generation(&assignment);
@@ -112,7 +120,7 @@ struct Before {
 }
 
 impl Replica {
-    fn open(session: Session, options: ReplicaOptions) -> Result<Self> {
+    fn open(session: Session, options: ReplicaOptions, device: Device) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("storage").enable_all().build();
         let runtime = runtime.map_err(|error| Error::with_source(Kind::Internal, "the threads for storage cannot start", error))?;
         let info = session.run().clone();
@@ -125,6 +133,9 @@ impl Replica {
             return Err(Error::new(Kind::Invalid, message));
         }
         let wanted = [told, set, cores];
+        if info.run.reduce == Reduce::Strict && device != Device::Cpu {
+            forebay_c10d::deterministic().map_err(|error| Error::with_source(Kind::Internal, "libtorch", error))?;
+        }
         engine::set_threads(wanted.into_iter().find(|&threads| threads > 0).unwrap_or(1));
 
         let (source, loader, checkpoints) = runtime.block_on(async {
@@ -134,7 +145,7 @@ impl Replica {
             Ok::<_, Error>((source, loader, checkpoints))
         })?;
         session.follow(checkpoints.clone());
-        let engine = Engine::new(&info.run, &source.task)?;
+        let engine = Engine::new(&info.run, &source.task, device)?;
         let session = Arc::new(RwLock::new(session));
         let writer = writer::Writer::new(writer::Target {
             runtime: runtime.handle().clone(),
@@ -298,7 +309,7 @@ impl Replica {
             self.loss = None;
         }
         match assignment.restore {
-            Restore::Fresh => self.engine = Engine::new(&self.info.run, &self.source.task)?,
+            Restore::Fresh => self.engine = Engine::new(&self.info.run, &self.source.task, self.engine.device())?,
             Restore::Checkpoint { step } => self.load(step)?,
             Restore::Peer { .. } | Restore::Current => {}
         }

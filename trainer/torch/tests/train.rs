@@ -17,13 +17,14 @@ use forebay_schemas::run::Run;
 use forebay_schemas::settings::layered;
 use forebay_schemas::{Digest, RowsDigest};
 use forebay_store::{Checkpoints, Dataset};
+use forebay_torch::device::choose;
 use forebay_torch::engine::Engine;
 use forebay_torch::evaluate::evaluate;
 use forebay_torch::generate::{Sampling, generate};
 use forebay_torch::run::{ReplicaOptions, replica};
 use forebay_trainer::membership::{Coordinator, CoordinatorOptions, RunSummary};
 use forebay_trainer::telemetry::{Cause, Event, Observer, What};
-use forebay_trainer::{Error, Kind};
+use forebay_trainer::{Error, Kind, Wish};
 use tokio::runtime::Runtime;
 
 const TOKEN: &str = "the token of the tests";
@@ -124,8 +125,15 @@ fn options(coordinator: &str, name: &str) -> ReplicaOptions {
         name: name.to_owned(),
         host: "127.0.0.1".to_owned(),
         threads: 1,
+        device: device(),
+        place: 0,
         watch: None,
     }
+}
+
+/// What the tests train on: `FOREBAY_TEST_DEVICE`, the CPU without.
+fn device() -> Wish {
+    std::env::var("FOREBAY_TEST_DEVICE").map_or(Wish::Cpu, |text| text.parse().expect("FOREBAY_TEST_DEVICE"))
 }
 
 /// What happened; tells whoever listens of every committed step.
@@ -259,15 +267,16 @@ fn one_two_and_three_replicas_give_the_same_weights_from_the_same_samples() {
         assert!(distance < 1e-5, "{replicas} replicas: weights differ by {distance}");
     }
     // It learnt: to guess at random costs ln 32 = 3.47 nats.
-    let evaluation = evaluate(lake.runtime.handle(), &alone.checkpoints, &alone.manifest, None, &|_, _| {}).expect("evaluation");
+    let device = choose(device(), 0).expect("device");
+    let evaluation = evaluate(lake.runtime.handle(), &alone.checkpoints, &alone.manifest, None, device, &|_, _| {}).expect("evaluation");
     assert_eq!((evaluation.samples, evaluation.tokens), (40, Some(40 * LENGTH as u64)));
     assert!(evaluation.loss < 0.8 * f64::from(VOCABULARY).ln(), "{evaluation:?}");
     assert!((evaluation.perplexity.expect("text") - evaluation.loss.exp()).abs() < 1e-9 && evaluation.accuracy.is_none());
-    let few = evaluate(lake.runtime.handle(), &alone.checkpoints, &alone.manifest, Some(7), &|_, _| {}).expect("evaluation");
+    let few = evaluate(lake.runtime.handle(), &alone.checkpoints, &alone.manifest, Some(7), device, &|_, _| {}).expect("evaluation");
     assert_eq!(few.samples, 7);
 
     let sampling = Sampling { tokens: 12, temperature: 0.7, top_k: 4, seed: 1 };
-    let write = |sampling| generate(lake.runtime.handle(), &alone.checkpoints, &alone.manifest, "w1 w8", &sampling).expect("text");
+    let write = |sampling| generate(lake.runtime.handle(), &alone.checkpoints, &alone.manifest, "w1 w8", &sampling, device).expect("text");
     assert_eq!(write(sampling), write(sampling));
     assert!(write(sampling).starts_with("w1 w8 w"), "{}", write(sampling));
 }

@@ -3,6 +3,9 @@
 use anyhow::Result;
 use clap::Args;
 use forebay_ingest::Unit;
+use forebay_torch::device::choose;
+use forebay_torch::evaluate::evaluate;
+use forebay_trainer::Wish;
 
 use forebay::config::runtime;
 use forebay::output;
@@ -21,6 +24,9 @@ pub(crate) struct Eval {
     /// At most so many samples, from the first row on; all if left out
     #[arg(long)]
     samples: Option<u64>,
+    /// auto, cpu, cuda or cuda:N; auto takes a GPU where there is one
+    #[arg(long, default_value_t)]
+    device: Wish,
     /// Prints {step, samples, loss, perplexity or accuracy, unigram_entropy_nats}
     #[arg(long)]
     json: bool,
@@ -28,11 +34,12 @@ pub(crate) struct Eval {
 
 impl Eval {
     pub(crate) fn run(self) -> Result<()> {
+        let device = choose(self.device, 0)?;
         let runtime = runtime()?;
         let checkpoints = runtime.block_on(open(&self.run))?;
         let manifest = runtime.block_on(pick(&checkpoints, self.step))?;
         let bar = bar("evaluate", Some(0), Unit::Rows);
-        let evaluated = forebay_torch::evaluate::evaluate(runtime.handle(), &checkpoints, &manifest, self.samples, &|done, total| {
+        let evaluated = evaluate(runtime.handle(), &checkpoints, &manifest, self.samples, device, &|done, total| {
             bar.set_length(total);
             bar.set_position(done);
         });

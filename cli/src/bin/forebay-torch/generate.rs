@@ -2,7 +2,9 @@
 
 use anyhow::Result;
 use clap::Args;
+use forebay_torch::device::choose;
 use forebay_torch::generate::{Sampling, generate};
+use forebay_trainer::Wish;
 use serde_json::json;
 
 use forebay::config::runtime;
@@ -33,6 +35,9 @@ pub(crate) struct Generate {
     /// Seed of the draws
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// auto, cpu, cuda or cuda:N; auto takes a GPU where there is one
+    #[arg(long, default_value_t)]
+    device: Wish,
     /// Prints {step, prompt, text}
     #[arg(long)]
     json: bool,
@@ -40,11 +45,12 @@ pub(crate) struct Generate {
 
 impl Generate {
     pub(crate) fn run(self) -> Result<()> {
+        let device = choose(self.device, 0)?;
         let runtime = runtime()?;
         let checkpoints = runtime.block_on(open(&self.run))?;
         let manifest = runtime.block_on(pick(&checkpoints, self.step))?;
         let sampling = Sampling { tokens: self.tokens, temperature: self.temperature, top_k: self.top_k, seed: self.seed };
-        let text = generate(runtime.handle(), &checkpoints, &manifest, &self.prompt, &sampling)?;
+        let text = generate(runtime.handle(), &checkpoints, &manifest, &self.prompt, &sampling, device)?;
         if self.json {
             return output::json(&json!({"step": manifest.position.step, "prompt": self.prompt, "text": text}));
         }

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use clap::Args;
 use forebay_torch::run::{ReplicaOptions, replica};
+use forebay_trainer::Wish;
 
 use forebay::failure::Usage;
 use forebay::torch::TOKEN_VARIABLE;
@@ -29,6 +30,12 @@ pub(crate) struct Replica {
     /// CPU threads; 0 is one a core
     #[arg(long, default_value_t = 0)]
     threads: usize,
+    /// auto, cpu, cuda or cuda:N; auto takes a GPU where there is one
+    #[arg(long, default_value_t)]
+    device: Wish,
+    /// Place among the replicas of this host, from 0; of several GPUs it takes that one
+    #[arg(long, env = "LOCAL_RANK", default_value_t = 0)]
+    place: usize,
 }
 
 impl Replica {
@@ -37,8 +44,8 @@ impl Replica {
             .token
             .ok_or_else(|| Usage(format!("{TOKEN_VARIABLE} is not set: expected the secret that the coordinator was started with")))?;
         let name = self.name.unwrap_or_else(|| format!("{}-{}", self.host, std::process::id()));
-        let summary =
-            replica(ReplicaOptions { coordinator: self.coordinator, token, name, host: self.host, threads: self.threads, watch: None })?;
+        let Self { coordinator, host, threads, device, place, .. } = self;
+        let summary = replica(ReplicaOptions { coordinator, token, name, host, threads, device, place, watch: None })?;
         tracing::info!(step = summary.step, "replica is done");
         Ok(())
     }

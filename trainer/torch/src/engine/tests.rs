@@ -5,6 +5,7 @@ use forebay_schemas::settings::layered;
 use tch::Kind as Scalar;
 
 use super::*;
+use crate::device::tested;
 
 pub(crate) const TEXT: Task = Task::Text { vocabulary: 50, length: 8 };
 pub(crate) const PICTURES: Task = Task::Images { classes: 4 };
@@ -26,11 +27,11 @@ pub(crate) fn run(model: &str, overrides: &[&str]) -> Run {
 }
 
 pub(crate) fn gpt_engine() -> Engine {
-    Engine::new(&run(GPT, &[]), &TEXT).expect("engine")
+    Engine::new(&run(GPT, &[]), &TEXT, tested()).expect("engine")
 }
 
 pub(crate) fn resnet_engine() -> Engine {
-    Engine::new(&run(RESNET, &[]), &PICTURES).expect("engine")
+    Engine::new(&run(RESNET, &[]), &PICTURES, tested()).expect("engine")
 }
 
 /// Micro-batch `index` of step `step`: `samples` samples that anybody can make again.
@@ -100,12 +101,12 @@ fn gradients(engine: &Engine) -> Vec<f64> {
 #[test]
 fn gradient_of_micro_batches_is_the_gradient_of_their_union() {
     for (model, task) in [(GPT, TEXT), (VIT, PICTURES)] {
-        let mut engine = Engine::new(&run(model, &[]), &task).expect("engine");
+        let mut engine = Engine::new(&run(model, &[]), &task, tested()).expect("engine");
         let (losses, computed) = compute(&mut engine, &task, 0, &[0, 1, 2, 3]).expect("computed");
         let of_parts = gradients(&engine);
         engine.discard().expect("discarded");
 
-        let mut whole = Engine::new(&run(model, &["batch.micro_batches=1"]), &task).expect("engine");
+        let mut whole = Engine::new(&run(model, &["batch.micro_batches=1"]), &task, tested()).expect("engine");
         let union = || {
             let parts: Vec<Input> = (0..4).map(|index| micro_batch(&task, 0, index, 3)).collect();
             let cat = |pick: &dyn Fn(&Input) -> Tensor| Tensor::cat(&parts.iter().map(pick).collect::<Vec<_>>(), 0);
@@ -147,7 +148,7 @@ fn train(model: &'static str, task: &Task, settings: &'static [&'static str], ow
     on_ranks(owned.len(), |rank, group| {
         let (task, owned) = (task.clone(), owned[rank].clone());
         move || {
-            let mut engine = Engine::new(&run(model, settings), &task).expect("engine");
+            let mut engine = Engine::new(&run(model, settings), &task, tested()).expect("engine");
             engine.attach(group()).expect("attached");
             (0..steps).for_each(|number| drop(step(&mut engine, &task, number, &owned)));
             state(&engine)
@@ -227,7 +228,7 @@ fn what_survivors_computed_counts_when_a_peer_dies_in_the_sum() {
                 let again = move |name| ProcessGroup::connect(later.clone(), name, rank, 2, "127.0.0.1", Duration::from_secs(20)).ok();
                 let owned = [vec![0], vec![1, 3], vec![2]][rank].clone();
                 move || {
-                    let mut engine = Engine::new(&run(model, settings), &task).expect("engine");
+                    let mut engine = Engine::new(&run(model, settings), &task, tested()).expect("engine");
                     engine.attach(group()).expect("attached");
                     step(&mut engine, &task, 0, &owned);
                     engine.begin(false).expect("begun");
@@ -291,7 +292,7 @@ fn a_loss_that_is_not_finite_is_refused_before_it_is_applied() {
 fn models_overfit_a_tiny_set() {
     for (model, task, rate) in [(GPT, TEXT, "0.01"), (RESNET, PICTURES, "0.005"), (VIT, PICTURES, "0.003")] {
         let settings = run(model, &[&format!("optimizer.learning_rate={rate}"), "optimizer.weight_decay=0.0", "batch.steps=40"]);
-        let mut engine = Engine::new(&settings, &task).expect("engine");
+        let mut engine = Engine::new(&settings, &task, tested()).expect("engine");
         let mut losses = Vec::new();
         for number in 0..40 {
             // Of step 0 always.

@@ -4,7 +4,7 @@
 //! wherever they were computed, and after the commit every replica moves its running statistics towards the mean over K:
 //! so the running statistics do not depend on how many replicas there are, nor on which of them computed what.
 
-use tch::{Device, Kind as Scalar, Tensor};
+use tch::{Kind as Scalar, Tensor};
 
 use super::Named;
 use super::initial::Initializer;
@@ -26,12 +26,12 @@ pub(super) struct Statistics(Vec<Tensor>);
 
 impl BatchNorm {
     pub(super) fn new(initial: &mut Initializer, buffers: &mut Vec<Named>, name: &str, channels: i64, scale: f64) -> Self {
-        let cpu = (Scalar::Float, Device::Cpu);
+        let f32 = (Scalar::Float, initial.device());
         let norm = Self {
             weight: initial.constant(format!("{name}.weight"), &[channels], scale),
             bias: initial.constant(format!("{name}.bias"), &[channels], 0.0),
-            mean: Tensor::zeros([channels], cpu),
-            variance: Tensor::ones([channels], cpu),
+            mean: Tensor::zeros([channels], f32),
+            variance: Tensor::ones([channels], f32),
         };
         buffers.push((format!("{name}.running_mean"), norm.mean.shallow_clone()));
         buffers.push((format!("{name}.running_variance"), norm.variance.shallow_clone()));

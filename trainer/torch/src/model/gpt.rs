@@ -58,12 +58,11 @@ struct Block {
 }
 
 impl Gpt {
-    pub(super) fn new(shape: Shape, seed: u64) -> Self {
-        let mut initial = Initializer::new(seed);
+    pub(super) fn new(shape: Shape, mut initial: Initializer) -> Self {
         let embedding = initial.normal("embedding.weight", &[shape.vocabulary, shape.width], DEVIATION);
         let blocks = (0..shape.layers).map(|index| Block::new(&mut initial, index, &shape)).collect();
         let norm = initial.constant("norm.weight", &[shape.width], 1.0);
-        let rotation = rotation(shape.length, shape.head_width());
+        let rotation = rotation(shape.length, shape.head_width()).to_device(initial.device());
         Self { shape, parameters: initial.into_parameters(), embedding, blocks, norm, rotation }
     }
 

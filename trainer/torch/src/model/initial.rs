@@ -18,12 +18,18 @@ static GENERATOR: Mutex<()> = Mutex::new(());
 /// Collects the parameters of a model in their order of construction.
 pub(super) struct Initializer {
     seed: u64,
+    device: Device,
     parameters: Vec<Named>,
 }
 
 impl Initializer {
-    pub(super) fn new(seed: u64) -> Self {
-        Self { seed, parameters: Vec::new() }
+    /// For a model on `device`; the values are drawn on the CPU, so they are the same on every device.
+    pub(super) fn new(seed: u64, device: Device) -> Self {
+        Self { seed, device, parameters: Vec::new() }
+    }
+
+    pub(super) fn device(&self) -> Device {
+        self.device
     }
 
     /// A parameter drawn from N(0, deviation²).
@@ -48,7 +54,7 @@ impl Initializer {
     }
 
     fn register(&mut self, name: String, values: Tensor) -> Tensor {
-        let values = values.set_requires_grad(true);
+        let values = values.to_device(self.device).set_requires_grad(true);
         self.parameters.push((name, values.shallow_clone()));
         values
     }

@@ -2,7 +2,7 @@
 //!
 //! Promises: ids and labels are in range and shapes fit, so no index into an embedding can be out of bounds later.
 
-use tch::{Kind as Scalar, Tensor};
+use tch::{Device, Kind as Scalar, Tensor};
 
 use crate::error::{Error, Kind, Result, of_libtorch};
 
@@ -48,6 +48,18 @@ impl Input {
         Ok(Self::Images { pixels: pixels.map_err(of_libtorch)?, labels: Tensor::f_from_slice(labels).map_err(of_libtorch)? })
     }
 
+    /// The same on `device`. What goes to a GPU goes through pinned memory, so nobody waits for the copy.
+    pub fn on(&self, device: Device) -> Self {
+        let moved = |tensor: &Tensor| match device {
+            Device::Cuda(_) if tensor.device() == Device::Cpu => tensor.pin_memory(device).to_device_(device, tensor.kind(), true, false),
+            _ => tensor.to_device(device),
+        };
+        match self {
+            Self::Tokens { ids } => Self::Tokens { ids: moved(ids) },
+            Self::Images { pixels, labels } => Self::Images { pixels: moved(pixels), labels: moved(labels) },
+        }
+    }
+
     /// Samples in the micro-batch.
     pub fn samples(&self) -> i64 {
         match self {
@@ -58,12 +70,12 @@ impl Input {
 
     /// One token row of zeros.
     pub(super) fn blank_tokens(length: i64) -> Self {
-        Self::Tokens { ids: Tensor::zeros([1, length + 1], (Scalar::Int64, tch::Device::Cpu)) }
+        Self::Tokens { ids: Tensor::zeros([1, length + 1], (Scalar::Int64, Device::Cpu)) }
     }
 
     /// Two black pictures: a batch norm needs more than one value a channel.
     pub(super) fn blank_images(side: i64) -> Self {
-        let cpu = tch::Device::Cpu;
+        let cpu = Device::Cpu;
         Self::Images { pixels: Tensor::zeros([2, 3, side, side], (Scalar::Float, cpu)), labels: Tensor::zeros([2], (Scalar::Int64, cpu)) }
     }
 }

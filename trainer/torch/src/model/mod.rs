@@ -2,7 +2,7 @@
 //!
 //! Promises: the initial weights are a function of the seed and the parameters' names alone; what a micro-batch adds to the
 //! gradient and to the running statistics is a function of the weights and the micro-batch, not of who computed it.
-//! Deliberately absent: dropout (nothing here may depend on a generator's state) and devices other than the CPU.
+//! Deliberately absent: dropout, since nothing here may depend on a generator's state.
 
 mod batch_norm;
 mod gpt;
@@ -15,7 +15,7 @@ mod vit;
 
 use forebay_schemas::dataset::DatasetManifest;
 use forebay_schemas::run::Model as Architecture;
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use crate::error::{Error, Kind, Result};
 pub use batch_norm::absorb;
@@ -71,6 +71,11 @@ pub trait Model {
         Err(Error::new(Kind::Invalid, "the model of this run classifies images: expected a language model"))
     }
 
+    /// Where the model is, and its inputs have to be.
+    fn device(&self) -> Device {
+        self.parameters().first().map_or(Device::Cpu, |(_, tensor)| tensor.device())
+    }
+
     /// A micro-batch of the right shape for a replica that was given none; its result must be weighted with zero.
     fn blank(&self) -> Input;
 }
@@ -107,17 +112,18 @@ impl Task {
     }
 }
 
-/// A model with initial weights drawn from `seed`.
-pub fn build(architecture: &Architecture, task: &Task, seed: u64) -> Result<Box<dyn Model>> {
+/// A model on `device`, with initial weights drawn from `seed`.
+pub fn build(architecture: &Architecture, task: &Task, seed: u64, device: Device) -> Result<Box<dyn Model>> {
+    let initial = initial::Initializer::new(seed, device);
     Ok(match (architecture, task) {
         (Architecture::Gpt { layers, heads, width }, Task::Text { vocabulary, length }) => {
-            Box::new(gpt::Gpt::new(gpt::Shape::new(*layers, *heads, *width, *vocabulary, *length), seed))
+            Box::new(gpt::Gpt::new(gpt::Shape::new(*layers, *heads, *width, *vocabulary, *length), initial))
         }
         (Architecture::Resnet { depth, image_size }, Task::Images { classes }) => {
-            Box::new(resnet::Resnet::new(*depth, i64::from(*image_size), *classes, seed))
+            Box::new(resnet::Resnet::new(*depth, i64::from(*image_size), *classes, initial))
         }
         (Architecture::Vit { layers, heads, width, patch, image_size }, Task::Images { classes }) => {
-            Box::new(vit::Vit::new(vit::Shape::new(*layers, *heads, *width, *patch, *image_size, *classes), seed))
+            Box::new(vit::Vit::new(vit::Shape::new(*layers, *heads, *width, *patch, *image_size, *classes), initial))
         }
         (Architecture::Gpt { .. }, Task::Images { .. }) => return Err(mismatch("gpt", "images", "resnet or vit")),
         (Architecture::Resnet { .. }, Task::Text { .. }) => return Err(mismatch("resnet", "text", "gpt")),

@@ -43,10 +43,10 @@ struct Builder {
 }
 
 impl Resnet {
-    pub(super) fn new(depth: u32, side: i64, classes: i64, seed: u64) -> Self {
+    pub(super) fn new(depth: u32, side: i64, classes: i64, initial: Initializer) -> Self {
         let (widths, blocks_each, stem_kernel, pooled): (&[i64], usize, i64, bool) =
             if depth == 18 { (&[64, 128, 256, 512], 2, 7, true) } else { (&[16, 32, 64], 3, 3, false) };
-        let mut builder = Builder { initial: Initializer::new(seed), buffers: Vec::new() };
+        let mut builder = Builder { initial, buffers: Vec::new() };
         let stem = builder.unit("stem", [3, widths[0]], stem_kernel, if pooled { 2 } else { 1 }, 1.0);
         let mut blocks = Vec::new();
         let mut channels = widths[0];

@@ -2,6 +2,7 @@ use forebay_schemas::run::Model as Architecture;
 use tch::{Device, Kind as Scalar};
 
 use super::*;
+use crate::device::tested;
 
 const TEXT: Task = Task::Text { vocabulary: 64, length: 16 };
 const PICTURES: Task = Task::Images { classes: 10 };
@@ -16,17 +17,17 @@ fn values(model: &dyn Model) -> Vec<(String, Vec<f32>)> {
 
 #[test]
 fn initial_weights_are_a_function_of_the_seed() {
-    let first = values(build(&gpt(), &TEXT, 7).expect("model").as_ref());
+    let first = values(build(&gpt(), &TEXT, 7, tested()).expect("model").as_ref());
     let noise = Tensor::randn([100], (Scalar::Float, Device::Cpu));
     assert_eq!(noise.size(), [100]);
-    assert_eq!(values(build(&gpt(), &TEXT, 7).expect("model").as_ref()), first);
-    assert_ne!(values(build(&gpt(), &TEXT, 8).expect("model").as_ref()), first);
+    assert_eq!(values(build(&gpt(), &TEXT, 7, tested()).expect("model").as_ref()), first);
+    assert_ne!(values(build(&gpt(), &TEXT, 8, tested()).expect("model").as_ref()), first);
 }
 
 #[test]
 fn a_deeper_model_starts_with_the_same_embedding() {
     let deeper = Architecture::Gpt { layers: 3, heads: 4, width: 32 };
-    let (shallow, deeper) = (build(&gpt(), &TEXT, 1).expect("model"), build(&deeper, &TEXT, 1).expect("model"));
+    let (shallow, deeper) = (build(&gpt(), &TEXT, 1, tested()).expect("model"), build(&deeper, &TEXT, 1, tested()).expect("model"));
     assert_eq!(values(shallow.as_ref())[0], values(deeper.as_ref())[0]);
 }
 
@@ -38,7 +39,7 @@ fn parameter_names_are_unique() {
         (Architecture::Resnet { depth: 20, image_size: 32 }, PICTURES),
         (Architecture::Vit { layers: 2, heads: 2, width: 32, patch: 8, image_size: 32 }, PICTURES),
     ] {
-        let model = build(&architecture, &task, 0).expect("model");
+        let model = build(&architecture, &task, 0, tested()).expect("model");
         let mut names: Vec<&str> = model.parameters().iter().chain(model.buffers()).map(|(name, _)| name.as_str()).collect();
         let count = names.len();
         names.sort_unstable();
@@ -50,7 +51,7 @@ fn parameter_names_are_unique() {
 #[test]
 fn resnets_have_the_published_sizes() {
     let weights = |depth, classes| {
-        let model = build(&Architecture::Resnet { depth, image_size: 32 }, &Task::Images { classes }, 0).expect("model");
+        let model = build(&Architecture::Resnet { depth, image_size: 32 }, &Task::Images { classes }, 0, tested()).expect("model");
         model.parameters().iter().map(|(_, tensor)| tensor.numel()).sum::<usize>()
     };
     assert_eq!(weights(18, 1000), 11_689_512);
@@ -66,7 +67,7 @@ fn a_fresh_model_knows_nothing() {
         (Architecture::Resnet { depth: 20, image_size: 32 }, PICTURES, 10.0),
         (Architecture::Vit { layers: 2, heads: 2, width: 32, patch: 8, image_size: 32 }, PICTURES, 10.0),
     ] {
-        let model = build(&architecture, &task, 3).expect("model");
+        let model = build(&architecture, &task, 3, tested()).expect("model");
         let input = match task {
             Task::Text { vocabulary, length } => {
                 Input::tokens(&(0..4 * (length + 1)).map(|i| i * 7 % vocabulary).collect::<Vec<_>>(), vocabulary, length).expect("ids")
@@ -76,6 +77,7 @@ fn a_fresh_model_knows_nothing() {
                 Input::images(&pixels, &[0, 3, 9, 1], 32, 10).expect("pixels")
             }
         };
+        let input = input.on(tested());
         let loss = model.loss(&input).expect("forward").loss.double_value(&[]);
         assert!((loss - classes.ln()).abs() < 0.5, "{architecture:?}: loss {loss}, of chance {}", classes.ln());
         let scores = model.score(&input).expect("scores");
@@ -86,8 +88,8 @@ fn a_fresh_model_knows_nothing() {
 
 #[test]
 fn a_token_sees_only_those_before_it() {
-    let model = build(&gpt(), &TEXT, 5).expect("model");
-    let ids = Tensor::arange(16, (Scalar::Int64, Device::Cpu)).view([1, 16]);
+    let model = build(&gpt(), &TEXT, 5, tested()).expect("model");
+    let ids = Tensor::arange(16, (Scalar::Int64, tested())).view([1, 16]);
     let whole = model.next_token(&ids.narrow(1, 0, 10)).expect("logits");
     let changed = ids.copy();
     let _ = changed.narrow(1, 10, 6).fill_(63);
@@ -98,8 +100,8 @@ fn a_token_sees_only_those_before_it() {
 
 #[test]
 fn positions_matter() {
-    let model = build(&gpt(), &TEXT, 5).expect("model");
-    let logits = |ids: &[i64]| model.next_token(&Tensor::from_slice(ids).view([1, -1])).expect("logits");
+    let model = build(&gpt(), &TEXT, 5, tested()).expect("model");
+    let logits = |ids: &[i64]| model.next_token(&Tensor::from_slice(ids).view([1, -1]).to_device(tested())).expect("logits");
     assert_ne!(logits(&[1, 2, 3, 4]), logits(&[2, 1, 3, 4]));
 }
 
@@ -116,10 +118,10 @@ fn inputs_out_of_range_are_refused() {
 
 #[test]
 fn the_wrong_model_for_the_data_is_named() {
-    let error = build(&gpt(), &PICTURES, 0).err().expect("mismatch");
+    let error = build(&gpt(), &PICTURES, 0, tested()).err().expect("mismatch");
     assert_eq!(error.kind(), Kind::Invalid);
     assert!(error.to_string().contains("model.kind"), "{error}");
-    let resnet = build(&Architecture::Resnet { depth: 20, image_size: 32 }, &PICTURES, 0).expect("model");
+    let resnet = build(&Architecture::Resnet { depth: 20, image_size: 32 }, &PICTURES, 0, tested()).expect("model");
     assert_eq!(resnet.loss(&Input::tokens(&[0; 17], 64, 16).expect("ids")).err().map(|error| error.kind()), Some(Kind::Corrupt));
     assert_eq!(resnet.loss(&Input::images(&[0.0; 192], &[0], 8, 10).expect("pixels")).err().map(|error| error.kind()), Some(Kind::Corrupt));
 }

@@ -55,9 +55,8 @@ struct Block {
 }
 
 impl Vit {
-    pub(super) fn new(shape: Shape, seed: u64) -> Self {
+    pub(super) fn new(shape: Shape, mut initial: Initializer) -> Self {
         let Shape { layers, width, patch, side, classes, .. } = shape;
-        let mut initial = Initializer::new(seed);
         let fan_in = (1.0 / (3 * patch * patch) as f64).sqrt();
         let patches = Affine::normal(&mut initial, "patches", &[width, 3, patch, patch], fan_in);
         let positions = initial.normal("positions", &[(side / patch) * (side / patch), width], DEVIATION);

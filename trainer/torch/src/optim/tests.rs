@@ -2,6 +2,7 @@ use proptest::prelude::*;
 use tch::Kind;
 
 use super::*;
+use crate::device::tested;
 
 fn settings(kind: OptimizerKind) -> Settings {
     Settings { kind, learning_rate: 0.1, warmup_steps: 10, weight_decay: 0.0, clip_norm: 0.0, ..Settings::default() }
@@ -39,8 +40,8 @@ fn the_last_step_has_the_final_share() {
 
 /// A parameter with a gradient.
 fn parameter(values: &[f64], shape: &[i64], gradient: &[f64]) -> Named {
-    let tensor = Tensor::from_slice(values).to_kind(Kind::Float).view(shape).set_requires_grad(true);
-    let gradient = Tensor::from_slice(gradient).to_kind(Kind::Float).view(shape);
+    let tensor = Tensor::from_slice(values).to_kind(Kind::Float).view(shape).to_device(tested()).set_requires_grad(true);
+    let gradient = Tensor::from_slice(gradient).to_kind(Kind::Float).view(shape).to_device(tested());
     (&tensor * gradient).sum(Kind::Float).backward();
     ("w".to_owned(), tensor)
 }
@@ -61,7 +62,7 @@ fn adamw_follows_the_paper() {
     let (mut expected, mut first, mut second) = ([1.0, -2.0], [0.0; 2], [0.0; 2]);
     let Settings { beta1, beta2, epsilon, .. } = settings;
     for step in 0..5u64 {
-        optimizer.apply(step, optimizer.gradient_norm());
+        optimizer.apply(step, optimizer.gradient_norm().expect("norm")).expect("update");
         for (i, gradient) in [0.3, -4.0].into_iter().enumerate() {
             first[i] = beta1 * first[i] + (1.0 - beta1) * gradient;
             second[i] = beta2 * second[i] + (1.0 - beta2) * gradient * gradient;
@@ -80,7 +81,7 @@ fn sgd_is_nesterov_momentum() {
     let mut optimizer = Optimizer::new(&settings, 10, std::slice::from_ref(&weight));
     let (mut expected, mut momentum) = (1.0, 0.0);
     for step in 0..4 {
-        optimizer.apply(step, optimizer.gradient_norm());
+        optimizer.apply(step, optimizer.gradient_norm().expect("norm")).expect("update");
         momentum = 0.9 * momentum + 0.5;
         expected -= 0.1 * (0.5 + 0.9 * momentum);
         close(&values(&weight), &[expected]);
@@ -92,7 +93,8 @@ fn only_matrices_decay() {
     let settings = Settings { warmup_steps: 0, weight_decay: 0.5, ..settings(OptimizerKind::Sgd) };
     let (matrix, vector) = (parameter(&[2.0], &[1, 1], &[0.0]), parameter(&[2.0], &[1], &[0.0]));
     Optimizer::new(&settings, 10, &[(matrix.0.clone(), matrix.1.shallow_clone()), (vector.0.clone(), vector.1.shallow_clone())])
-        .apply(0, 0.0);
+        .apply(0, 0.0)
+        .expect("update");
     close(&values(&matrix), &[2.0 * (1.0 - 0.1 * 0.5)]);
     close(&values(&vector), &[2.0]);
 }
@@ -104,8 +106,8 @@ fn a_long_gradient_is_cut_to_the_limit_and_a_short_one_is_left() {
         let (one, two) = (parameter(&[0.0], &[1], &[3.0]), parameter(&[0.0], &[1], &[4.0]));
         let named = [(one.0.clone(), one.1.shallow_clone()), (two.0.clone(), two.1.shallow_clone())];
         let mut optimizer = Optimizer::new(&settings, 10, &named);
-        assert!((optimizer.gradient_norm() - 5.0).abs() < 1e-6);
-        optimizer.apply(0, optimizer.gradient_norm());
+        assert!((optimizer.gradient_norm().expect("norm") - 5.0).abs() < 1e-6);
+        optimizer.apply(0, optimizer.gradient_norm().expect("norm")).expect("update");
         close(&values(&one), &[-0.1 * 3.0 * scale]);
         close(&values(&two), &[-0.1 * 4.0 * scale]);
     }
@@ -117,14 +119,14 @@ fn a_restored_optimizer_goes_on_as_if_it_had_not_stopped() {
         let start = || parameter(&[1.0, 2.0, 3.0], &[3, 1], &[0.1, -0.2, 0.3]);
         let (straight, resumed) = (start(), start());
         let mut optimizer = Optimizer::new(&settings(kind), 50, std::slice::from_ref(&straight));
-        (0..6).for_each(|step| _ = optimizer.apply(step, 0.0));
+        (0..6).for_each(|step| _ = optimizer.apply(step, 0.0).expect("update"));
         let mut before = Optimizer::new(&settings(kind), 50, std::slice::from_ref(&resumed));
-        (0..3).for_each(|step| _ = before.apply(step, 0.0));
+        (0..3).for_each(|step| _ = before.apply(step, 0.0).expect("update"));
         let mut after = Optimizer::new(&settings(kind), 50, std::slice::from_ref(&resumed));
         for ((_, mut to), (_, from)) in after.state().into_iter().zip(before.state()) {
             to.copy_(&from);
         }
-        (3..6).for_each(|step| _ = after.apply(step, 0.0));
+        (3..6).for_each(|step| _ = after.apply(step, 0.0).expect("update"));
         assert_eq!(values(&straight), values(&resumed));
     }
 }

@@ -7,9 +7,9 @@ use std::slice;
 use std::time::Duration;
 
 use forebay_c10d::{ProcessGroup, Reducer, clear_gradients, set_gradients};
-use tch::{Device, Kind as Scalar, Tensor};
+use tch::{Kind as Scalar, Tensor};
 
-use super::{Reduction, broken, flat, unavailable};
+use super::{Reduction, broken, device_of, flat, unavailable};
 use crate::error::Result;
 
 // Large enough to amortise a round trip, small enough that the last bucket is short: PyTorch's choice as well.
@@ -38,13 +38,13 @@ struct Connected {
 impl Fast {
     /// For `parameters`, which all replicas give in the same order, and `shares` values beside the gradients.
     pub fn new(parameters: Vec<Tensor>, shares: i64) -> Self {
-        let shares = Tensor::zeros([shares], (Scalar::Double, Device::Cpu));
+        let shares = Tensor::zeros([shares], (Scalar::Double, device_of(&parameters)));
         Self { parameters, shares, connected: None, overlap: false, own: None, exposed: Duration::ZERO }
     }
 
     /// Sums flat copies: for a step of which some replicas have gradients already, and others none.
     fn sum_flat(&mut self, group: &ProcessGroup) -> Result<()> {
-        let sum = flat::flatten(&self.parameters, &Tensor::zeros([0], (Scalar::Float, Device::Cpu)));
+        let sum = flat::flatten(&self.parameters, &Tensor::zeros([0], (Scalar::Float, device_of(&self.parameters))));
         group.all_reduce_sum(slice::from_ref(&sum)).map_err(unavailable)?;
         self.own = Some(self.parameters.iter().map(Tensor::grad).filter(Tensor::defined).collect());
         flat::unflatten(&self.parameters, &sum).map(drop)

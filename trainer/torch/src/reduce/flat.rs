@@ -1,7 +1,7 @@
 //! Gradients as one flat tensor, and back.
 
 use forebay_c10d::set_gradients;
-use tch::{Device, Kind as Scalar, Tensor};
+use tch::{Kind as Scalar, Tensor};
 
 use super::broken;
 use crate::error::Result;
@@ -11,7 +11,11 @@ pub(super) fn flatten(parameters: &[Tensor], rest: &Tensor) -> Tensor {
     let _guard = tch::no_grad_guard();
     let gradient = |parameter: &Tensor| {
         let gradient = parameter.grad();
-        if gradient.defined() { gradient.reshape([-1]) } else { Tensor::zeros([parameter.numel() as i64], (Scalar::Float, Device::Cpu)) }
+        if gradient.defined() {
+            gradient.reshape([-1])
+        } else {
+            Tensor::zeros([parameter.numel() as i64], (Scalar::Float, parameter.device()))
+        }
     };
     let parts: Vec<Tensor> = parameters.iter().map(gradient).chain([rest.to_kind(Scalar::Float)]).collect();
     Tensor::cat(&parts, 0)

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use forebay_c10d::ProcessGroup;
 use forebay_schemas::run::Reduce;
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use crate::error::{Error, Kind, Result};
 pub use fast::Fast;
@@ -63,6 +63,11 @@ pub fn reduction(settings: Reduce, parameters: &[Tensor], shares: i64, micro_bat
         Reduce::Fast => Box::new(Fast::new(parameters, shares)),
         Reduce::Strict => Box::new(Strict::new(parameters, shares, micro_batches)),
     }
+}
+
+/// Where the parameters of a model are.
+fn device_of(parameters: &[Tensor]) -> Device {
+    parameters.first().map_or(Device::Cpu, Tensor::device)
 }
 
 /// A collective fails because a peer died, froze or was told to stop: the step is tried again in another generation.

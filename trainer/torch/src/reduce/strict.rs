@@ -12,7 +12,7 @@ use forebay_c10d::{ProcessGroup, clear_gradients};
 use tch::{Device, Kind as Scalar, Tensor};
 
 use super::tree::{Node, Tree, cover};
-use super::{Reduction, broken, flat, unavailable};
+use super::{Reduction, broken, device_of, flat, unavailable};
 use crate::error::{Error, Kind, Result, of_libtorch};
 
 /// See the module.
@@ -66,8 +66,10 @@ impl Strict {
         let size = |chunk: usize| bound(chunk + 1) - bound(chunk);
         let mine: Vec<&Tensor> = self.nodes.nodes().map(|(_, value)| value).collect();
         let cut = |chunk: usize| mine.iter().map(move |node| node.narrow(0, bound(chunk), size(chunk)));
-        let empty = || Tensor::zeros([0], (Scalar::Float, Device::Cpu));
-        let sent = Tensor::cat(&[empty()].into_iter().chain((0..world).flat_map(cut)).collect::<Vec<_>>(), 0);
+        let device = device_of(&self.parameters);
+        let empty = Tensor::zeros([0], (Scalar::Float, device));
+        // Sums are made on the host: Gloo exchanges nothing else, and an addition has the same bits anywhere.
+        let sent = Tensor::cat(&[empty].into_iter().chain((0..world).flat_map(cut)).collect::<Vec<_>>(), 0).to_device(Device::Cpu);
         let counts: Vec<i64> = (0..world).map(|chunk| mine.len() as i64 * size(chunk)).collect();
         let expected: Vec<i64> = layout.iter().map(|nodes| nodes.len() as i64 * size(rank)).collect();
         let chunks = group.all_to_all(&sent, &counts, &expected).map_err(unavailable)?;
@@ -79,7 +81,7 @@ impl Strict {
         let root = tree.root().ok_or_else(|| Error::new(Kind::Internal, "a step whose micro-batches are not all there"))?;
         let copies = Tensor::cat(&vec![root; world], 0);
         let sizes: Vec<i64> = (0..world).map(size).collect();
-        group.all_to_all(&copies, &vec![size(rank); world], &sizes).map_err(unavailable)
+        Ok(group.all_to_all(&copies, &vec![size(rank); world], &sizes).map_err(unavailable)?.to_device(device))
     }
 }
 
