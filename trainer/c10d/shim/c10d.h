@@ -52,6 +52,8 @@ char* forebay_c10d_reducer_free(void* reducer);
 
 // Loads the kernels for GPUs, if they are there. Before anything else of libtorch.
 char* forebay_c10d_load_cuda();
+// Copies a tensor of the host to one of a GPU with its shape and type, without waiting for the copy.
+char* forebay_c10d_upload(void* to, void* from);
 // From now on the same inputs give the same bits on the same kind of device. Before the first computation.
 char* forebay_c10d_deterministic();
 

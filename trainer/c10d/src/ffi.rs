@@ -52,6 +52,7 @@ unsafe extern "C" {
     pub(crate) fn forebay_c10d_reducer_free(reducer: *mut c_void) -> *mut c_char;
 
     pub(crate) fn forebay_c10d_load_cuda() -> *mut c_char;
+    pub(crate) fn forebay_c10d_upload(to: *mut c_void, from: *mut c_void) -> *mut c_char;
     pub(crate) fn forebay_c10d_deterministic() -> *mut c_char;
 
     pub(crate) fn forebay_c10d_norm(tensors: *const *mut c_void, count: usize, norm: *mut f64) -> *mut c_char;

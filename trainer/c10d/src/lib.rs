@@ -17,7 +17,7 @@ mod self_test;
 mod store;
 mod update;
 
-pub use device::{deterministic, load_cuda};
+pub use device::{deterministic, load_cuda, upload};
 pub use error::{Error, Result};
 pub use group::{AbortHandle, ProcessGroup};
 pub use reducer::{Reducer, clear_gradients, set_gradients};

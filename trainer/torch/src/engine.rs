@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use forebay_c10d::ProcessGroup;
 use forebay_schemas::Digest;
-use forebay_schemas::run::Run;
+use forebay_schemas::run::{Reduce, Run};
 use tch::{Device, Kind as Scalar, Tensor};
 
 use crate::error::{Error, Kind, Result};
@@ -64,6 +64,9 @@ pub struct Phases {
 impl Engine {
     /// The engine of a run at step 0, on `device`.
     pub fn new(run: &Run, task: &Task, device: Device) -> Result<Self> {
+        if run.reduce == Reduce::Strict && device.is_cuda() {
+            forebay_c10d::deterministic().map_err(|error| Error::with_source(Kind::Internal, "libtorch", error))?;
+        }
         let model = model::build(&run.model, task, run.seed, device)?;
         let optimizer = Optimizer::new(&run.optimizer, run.batch.steps, model.parameters());
         let parameters: Vec<Tensor> = model.parameters().iter().map(|(_, tensor)| tensor.shallow_clone()).collect();
@@ -190,7 +193,7 @@ impl Engine {
     /// Forward and backward pass of a micro-batch whose share in the step is `weight`: its loss, and its shares, f64.
     fn pass(&mut self, input: &Input, weight: f64, last: bool) -> Result<(f64, Tensor)> {
         let started = Instant::now();
-        let forward = self.model.loss(&input.on(self.model.device()))?;
+        let forward = self.model.loss(&input.on(self.model.device())?)?;
         let scaled = &forward.loss * weight;
         let forwarded = Instant::now();
         self.reduction.before_backward(last)?;

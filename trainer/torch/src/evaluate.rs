@@ -55,7 +55,7 @@ pub fn evaluate(
     progress(0, total);
     for batch in batches {
         let batch = batch.map_err(of_loader)?;
-        scores += model.score(&source.input(&batch)?.on(device))?;
+        scores += model.score(&source.input(&batch)?.on(device)?)?;
         samples += batch.samples() as u64;
         progress(samples, total);
     }

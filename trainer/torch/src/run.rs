@@ -133,9 +133,6 @@ impl Replica {
             return Err(Error::new(Kind::Invalid, message));
         }
         let wanted = [told, set, cores];
-        if info.run.reduce == Reduce::Strict && device != Device::Cpu {
-            forebay_c10d::deterministic().map_err(|error| Error::with_source(Kind::Internal, "libtorch", error))?;
-        }
         engine::set_threads(wanted.into_iter().find(|&threads| threads > 0).unwrap_or(1));
 
         let (source, loader, checkpoints) = runtime.block_on(async {

@@ -2,6 +2,7 @@
 //!
 //! Promises: ids and labels are in range and shapes fit, so no index into an embedding can be out of bounds later.
 
+use forebay_c10d::upload;
 use tch::{Device, Kind as Scalar, Tensor};
 
 use crate::error::{Error, Kind, Result, of_libtorch};
@@ -48,16 +49,13 @@ impl Input {
         Ok(Self::Images { pixels: pixels.map_err(of_libtorch)?, labels: Tensor::f_from_slice(labels).map_err(of_libtorch)? })
     }
 
-    /// The same on `device`. What goes to a GPU goes through pinned memory, so nobody waits for the copy.
-    pub fn on(&self, device: Device) -> Self {
-        let moved = |tensor: &Tensor| match device {
-            Device::Cuda(_) if tensor.device() == Device::Cpu => tensor.pin_memory(device).to_device_(device, tensor.kind(), true, false),
-            _ => tensor.to_device(device),
-        };
-        match self {
-            Self::Tokens { ids } => Self::Tokens { ids: moved(ids) },
-            Self::Images { pixels, labels } => Self::Images { pixels: moved(pixels), labels: moved(labels) },
-        }
+    /// The same on `device`.
+    pub fn on(&self, device: Device) -> Result<Self> {
+        let moved = |tensor: &Tensor| upload(tensor, device).map_err(|error| Error::with_source(Kind::Internal, "micro-batch", error));
+        Ok(match self {
+            Self::Tokens { ids } => Self::Tokens { ids: moved(ids)? },
+            Self::Images { pixels, labels } => Self::Images { pixels: moved(pixels)?, labels: moved(labels)? },
+        })
     }
 
     /// Samples in the micro-batch.

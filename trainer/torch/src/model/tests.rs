@@ -77,7 +77,7 @@ fn a_fresh_model_knows_nothing() {
                 Input::images(&pixels, &[0, 3, 9, 1], 32, 10).expect("pixels")
             }
         };
-        let input = input.on(tested());
+        let input = input.on(tested()).expect("moved");
         let loss = model.loss(&input).expect("forward").loss.double_value(&[]);
         assert!((loss - classes.ln()).abs() < 0.5, "{architecture:?}: loss {loss}, of chance {}", classes.ln());
         let scores = model.score(&input).expect("scores");
