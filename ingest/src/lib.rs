@@ -11,6 +11,7 @@ mod commit;
 mod dedup;
 mod engine;
 mod error;
+mod letters;
 mod plan;
 mod progress;
 pub mod report;

@@ -3,7 +3,6 @@
 //! First is the one with the smallest ordinal, that is with the smallest object key and then the first in it. A record
 //! of an earlier version comes before all of this one.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch, UInt64Array};
@@ -11,6 +10,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt64Type};
 use forebay_schemas::id::Digest;
 use futures::TryStreamExt;
 
+use super::known::Ids;
 use super::{Search, digest, digests};
 use crate::clean::KEPT;
 use crate::error::Result;
@@ -74,11 +74,11 @@ pub(crate) async fn find(search: &Search<'_>) -> Result<Firsts> {
 
 impl Search<'_> {
     /// The ids of first records; only for a version that adds to another, whose size this is.
-    async fn first_ids(&self, firsts: &Firsts) -> Result<HashMap<Digest, u64>> {
+    async fn first_ids(&self, firsts: &Firsts) -> Result<Ids> {
         let session = self.engine.session(8192);
         let table = session.read_table(self.cleaned.verdicts(&[ORDINAL, "id"], 1)?)?;
         let mut batches = self.engine.stream(table).await?;
-        let mut ids = HashMap::with_capacity(firsts.count as usize);
+        let mut ids = Ids::with_capacity_and_hasher(firsts.count as usize, Default::default());
         while let Some(batch) = batches.try_next().await? {
             let (ordinals, column) = (batch.column(0).as_primitive::<UInt64Type>().values(), batch.column(1).as_fixed_size_binary());
             for (row, ordinal) in ordinals.iter().enumerate().filter(|(_, ordinal)| firsts.flags[**ordinal as usize]) {

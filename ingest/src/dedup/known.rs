@@ -22,7 +22,7 @@ use super::{Fate, Likeness, digest, text_at};
 use crate::error::{Error, Kind, Result};
 use crate::stage::{Part, Stage};
 
-/// Keys of bands, which are well mixed.
+/// Keys of bands, or the beginnings of ids: numbers that are well mixed.
 #[derive(Clone, Default)]
 pub(crate) struct Keys {
     keys: HashSet<u64, BuildHasherDefault<Already>>,
@@ -34,7 +34,7 @@ pub(crate) struct Keys {
 impl Keys {
     const FIRST_BITS: u32 = 21;
 
-    /// Whether it was not there.
+    /// Enters a key; whether it was not there.
     pub(crate) fn insert(&mut self, key: u64) -> bool {
         self.first_bits.resize(1 << (Self::FIRST_BITS - 6), 0);
         let (word, bit) = Self::place(key);
@@ -64,6 +64,9 @@ impl Extend<u64> for Keys {
         }
     }
 }
+
+/// Ordinals of records by id.
+pub(crate) type Ids = HashMap<Digest, u64, BuildHasherDefault<Already>>;
 
 /// A record of an earlier version.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,7 +126,7 @@ impl Known {
     }
 
     /// Of records given by id and ordinal those whose content is known, as (ordinal, id) in the order of ids.
-    pub(crate) async fn already(&self, ids: &HashMap<Digest, u64>) -> Result<Vec<(u64, Digest)>> {
+    pub(crate) async fn already(&self, ids: &Ids) -> Result<Vec<(u64, Digest)>> {
         let mut found = Vec::new();
         let mut rows = self.index.scan(&["id"]).await?;
         while let Some(batch) = rows.try_next().await? {
@@ -151,15 +154,15 @@ impl Known {
         Ok(false)
     }
 
-    /// The records that have one of `ids`, or that are found under one of `keys` or look by one.
-    pub(crate) async fn pull(&self, likeness: &Likeness, ids: &HashSet<Digest>, keys: &Keys) -> Result<Vec<KnownRecord>> {
+    /// The records whose id begins with one of `ids`, or that are found under one of `keys` or look by one.
+    pub(crate) async fn pull(&self, likeness: &Likeness, ids: &Keys, keys: &Keys) -> Result<Vec<KnownRecord>> {
         let mut found = Vec::new();
         let mut first = 0;
         let mut rows = self.index.scan(&RECORD).await?;
         while let Some(batch) = rows.try_next().await? {
             let (known, sketches) = (batch.column(0).as_fixed_size_binary(), batch.column(1).as_binary::<i32>());
             for row in 0..batch.num_rows() {
-                let is_wanted = shares(likeness, sketches.value(row), keys) || ids.contains(&digest(known.value(row))?);
+                let is_wanted = shares(likeness, sketches.value(row), keys) || ids.contains(digest(known.value(row))?.as_u64());
                 if is_wanted {
                     found.push(record(&batch, row, first + row as u64)?);
                 }

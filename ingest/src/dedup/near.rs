@@ -5,7 +5,7 @@
 //! part as far as a new one touches them: first those that share a key with a new record, then those that share one with
 //! a record whose verdict changed, until none changes any more.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Float64Array, LargeBinaryArray, RecordBatch, UInt32Array, UInt64Array};
@@ -20,13 +20,13 @@ use futures::{StreamExt, TryStreamExt};
 use super::components::{ALONE, Components};
 use super::exact::Firsts;
 use super::judge::{Features, Judge, Match};
-use super::known::{Keys, Known, KnownRecord};
+use super::known::{Keys, Known, KnownRecord, Place};
 use super::minhash::Signer;
 use super::quality::{Cutoff, Sample};
 use super::shared::Shared;
 use super::{Likeness, Search, digest, digests, text_features};
 use crate::engine::Engine;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::stage::{ORDINAL, Stage};
 
 /// What the search found.
@@ -77,16 +77,19 @@ pub(super) async fn find(search: &Search<'_>, firsts: &Firsts) -> Result<Found> 
 
 /// Searches near duplicates of new and of earlier records, round after round until no verdict changes any more.
 async fn beside(search: &Search<'_>, firsts: &Firsts, known: &Known) -> Result<(Found, Option<Sample>)> {
-    let mut pulled: BTreeMap<u64, KnownRecord> = BTreeMap::new();
+    let mut pulled: BTreeMap<u64, Pulled> = BTreeMap::new();
     let (mut ids, mut fresh) = search.touched(firsts).await?;
     let mut keys = fresh.clone();
     for round in 0.. {
         // What has one of the keys of an earlier round was pulled then.
-        pulled.extend(known.pull(search.likeness, &ids, &fresh).await?.into_iter().map(|record| (record.index_row, record)));
-        let records: Vec<KnownRecord> = pulled.values().cloned().collect();
-        let (found, sample) = Round { search, firsts, pulled: &records }.judge(&format!("near-{round}")).await?;
+        let mut more = known.pull(search.likeness, &ids, &fresh).await?;
+        more.retain(|record| !pulled.contains_key(&record.index_row));
+        let contents = search.contents_of(known, &more).await?;
+        pulled.extend(more.into_iter().zip(contents).map(|(record, content)| (record.index_row, Pulled { record, content })));
+        let all: Vec<&Pulled> = pulled.values().collect();
+        let (found, sample) = Round { search, firsts, pulled: &all }.judge(&format!("near-{round}")).await?;
         // Whatever shares a key with a record whose verdict changed may change too.
-        ids.clear();
+        ids = Keys::default();
         fresh = Keys::default();
         for flip in &found.flips {
             fresh.extend(search.likeness.distinct_keys(&flip.record.sketch).into_iter().filter(|key| keys.insert(*key)));
@@ -99,18 +102,18 @@ async fn beside(search: &Search<'_>, firsts: &Firsts, known: &Known) -> Result<(
 }
 
 impl Search<'_> {
-    /// The ids of kept new records, and the keys of the first ones; only for a version that adds to another.
-    async fn touched(&self, firsts: &Firsts) -> Result<(HashSet<Digest>, Keys)> {
+    /// The beginnings of the ids of kept new records, and the keys of the first ones; only for a version that adds to another.
+    async fn touched(&self, firsts: &Firsts) -> Result<(Keys, Keys)> {
         let session = self.engine.session(8192);
         let table = session.read_table(self.cleaned.verdicts(&[ORDINAL, "id", "verdict", "sketch"], 1)?)?;
         let mut batches = self.engine.stream(table).await?;
-        let (mut ids, mut keys) = (HashSet::new(), Keys::default());
+        let (mut ids, mut keys) = (Keys::default(), Keys::default());
         while let Some(batch) = batches.try_next().await? {
             let ordinals = batch.column(0).as_primitive::<UInt64Type>().values();
             let (column, verdicts, sketches) =
                 (batch.column(1).as_fixed_size_binary(), batch.column(2).as_string::<i32>(), batch.column(3).as_binary::<i32>());
             for (row, ordinal) in ordinals.iter().enumerate().filter(|(row, _)| verdicts.value(*row) == crate::clean::KEPT) {
-                ids.insert(digest(column.value(row))?);
+                ids.insert(digest(column.value(row))?.as_u64());
                 if firsts.flags[*ordinal as usize] {
                     keys.extend(self.likeness.distinct_keys(sketches.value(row)));
                 }
@@ -118,6 +121,26 @@ impl Search<'_> {
         }
         Ok((ids, keys))
     }
+
+    /// What is compared of records of earlier versions, in their order.
+    async fn contents_of(&self, known: &Known, records: &[KnownRecord]) -> Result<Vec<Vec<u8>>> {
+        if self.pipeline.source.modality == Modality::Images {
+            return Ok(records.iter().map(|record| record.sketch.clone()).collect());
+        }
+        let places: Vec<_> = records.iter().map(|record| record.place).collect();
+        let mut texts = HashMap::with_capacity(places.len());
+        for (place, batch, row) in known.contents(&places, &["text"]).await? {
+            texts.insert(place, batch.column(0).as_string::<i64>().value(row).as_bytes().to_vec());
+        }
+        let missing = |place: &Place| Error::new(Kind::Corrupt, format!("the text at {place:?} of an earlier version is missing"));
+        places.iter().map(|place| texts.remove(place).ok_or_else(|| missing(place))).collect()
+    }
+}
+
+/// A record of an earlier version that takes part, and what is compared of it.
+struct Pulled {
+    record: KnownRecord,
+    content: Vec<u8>,
 }
 
 /// One pass over the new records and those pulled from earlier versions. Records are numbered: the new ones by ordinal,
@@ -125,7 +148,7 @@ impl Search<'_> {
 struct Round<'a> {
     search: &'a Search<'a>,
     firsts: &'a Firsts,
-    pulled: &'a [KnownRecord],
+    pulled: &'a [&'a Pulled],
 }
 
 /// The columns in which contents come to be judged.
@@ -207,7 +230,7 @@ impl Round<'_> {
                 see(&mut shared, likeness, sketches.value(row));
             }
         }
-        self.pulled.iter().for_each(|record| see(&mut shared, likeness, &record.sketch));
+        self.pulled.iter().for_each(|pulled| see(&mut shared, likeness, &pulled.record.sketch));
         let last = cutoff.rank().unwrap_or(0);
         let sampled = ranks.into_iter().filter(|(rank, _)| *rank <= last).map(|(_, ordinal)| ordinal).collect();
         Ok((shared, (cutoff, sampled)))
@@ -220,7 +243,7 @@ impl Round<'_> {
         let sketches = engine.stream(session.read_table(cleaned.verdicts(&[ORDINAL, "sketch"], engine.threads())?)?).await?;
         let first = self.firsts.flags.len() as u32;
         let keys = SharedKeys { shared, likeness: Likeness::new(pipeline), schema: keys_schema() };
-        let of_pulled = keys.of(self.pulled.iter().zip(first..).map(|(record, number)| (number, record.sketch.as_slice())));
+        let of_pulled = keys.of(self.pulled.iter().zip(first..).map(|(pulled, number)| (number, pulled.record.sketch.as_slice())));
         let flags = self.firsts.flags.clone();
         let of_new = sketches.map(move |batch| {
             let batch = batch?;
@@ -246,7 +269,7 @@ impl Round<'_> {
 
     /// What is compared of the records that have a component, by component and id.
     async fn gather(&self, labels: &Arc<Vec<u32>>) -> Result<datafusion::execution::SendableRecordBatchStream> {
-        let Search { engine, cleaned, known, .. } = self.search;
+        let Search { engine, cleaned, .. } = self.search;
         let session = engine.session(crate::shard::CONTENT_ROWS);
         let new = match self.modality() {
             Modality::Text => session.read_table(cleaned.contents(&[ORDINAL, "id", "text"], engine.threads())?)?,
@@ -257,8 +280,8 @@ impl Round<'_> {
         let columns =
             vec![col(ORDINAL).alias("number"), col("id"), datafusion::prelude::cast(col(content), DataType::LargeBinary).alias("content")];
         let mut all: DataFrame = new.select(columns)?;
-        if let Some(known) = known.filter(|_| !self.pulled.is_empty()) {
-            let old = MemTable::try_new(gathered(), vec![vec![self.contents_of_pulled(known).await?]])?;
+        if !self.pulled.is_empty() {
+            let old = MemTable::try_new(gathered(), vec![vec![self.pulled_contents()?]])?;
             all = all.union(session.read_table(Arc::new(old))?)?;
         }
         let label = label.call(vec![col("number")]);
@@ -270,21 +293,11 @@ impl Round<'_> {
         engine.stream(sorted.select(vec![col("number"), col("id"), col("content")])?).await
     }
 
-    async fn contents_of_pulled(&self, known: &Known) -> Result<RecordBatch> {
+    fn pulled_contents(&self) -> Result<RecordBatch> {
         let first = self.firsts.flags.len() as u64;
         let numbers: UInt64Array = (first..first + self.pulled.len() as u64).collect();
-        let ids = digests(self.pulled.iter().map(|record| Some(&record.id)))?;
-        let contents: LargeBinaryArray = if self.modality() == Modality::Text {
-            let places: Vec<_> = self.pulled.iter().map(|record| record.place).collect();
-            let found = known.contents(&places, &["text"]).await?;
-            let found: std::collections::HashMap<_, _> = found.into_iter().map(|(place, batch, row)| (place, (batch, row))).collect();
-            let text = |record: &KnownRecord| {
-                found.get(&record.place).map(|(batch, row)| batch.column(0).as_string::<i64>().value(*row).as_bytes())
-            };
-            self.pulled.iter().map(text).collect()
-        } else {
-            self.pulled.iter().map(|record| Some(record.sketch.as_slice())).collect()
-        };
+        let ids = digests(self.pulled.iter().map(|pulled| Some(&pulled.record.id)))?;
+        let contents: LargeBinaryArray = self.pulled.iter().map(|pulled| Some(pulled.content.as_slice())).collect();
         Ok(RecordBatch::try_new(gathered(), vec![Arc::new(numbers), ids, Arc::new(contents)])?)
     }
 }
@@ -358,17 +371,17 @@ struct Outcome<'a> {
     removed: Vec<(Option<u64>, Digest, Match)>,
     /// Number of the first pulled record.
     first: u32,
-    pulled: &'a [KnownRecord],
+    pulled: &'a [&'a Pulled],
     pulled_ids: HashSet<Digest>,
     flips: Vec<Flip>,
 }
 
 impl<'a> Outcome<'a> {
-    fn new(stage: Stage, first: u32, pulled: &'a [KnownRecord]) -> Result<Self> {
+    fn new(stage: Stage, first: u32, pulled: &'a [&'a Pulled]) -> Result<Self> {
         let writer = stage.writer(0)?;
-        let pulled_ids = pulled.iter().map(|record| record.id).collect();
+        let pulled_ids = pulled.iter().map(|pulled| pulled.record.id).collect();
         let mut outcome = Self { stage, writer, removed: Vec::new(), first, pulled, pulled_ids, flips: Vec::new() };
-        for record in pulled {
+        for Pulled { record, .. } in pulled {
             if let Some(survivor) = outcome.survivor_elsewhere(record) {
                 // How similar they are was measured when it was removed; here it is only needed for its copies.
                 outcome.removed.push((None, record.id, Match { survivor, similarity: 1.0 }));
@@ -383,7 +396,7 @@ impl<'a> Outcome<'a> {
     }
 
     fn pulled(&self, number: u32) -> Option<&'a KnownRecord> {
-        self.pulled.get(number.checked_sub(self.first)? as usize)
+        self.pulled.get(number.checked_sub(self.first)? as usize).map(|pulled| &pulled.record)
     }
 
     /// Whether a record needs no judgement.

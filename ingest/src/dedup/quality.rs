@@ -5,20 +5,22 @@
 //! 1 / s makes the estimate unbiased. All pairs of the sample are compared exactly, by an inverted index of shingles.
 
 use std::collections::{BinaryHeap, HashMap};
-use std::hash::BuildHasherDefault;
 
 use forebay_schemas::dataset::Quality;
 use forebay_schemas::id::Digest;
 
-use super::judge::{Already, Features, Match, Similarity};
+use super::judge::{Features, Match, Similarity};
 
 /// Records in the sample, about.
 const SAMPLE: usize = 4096;
 /// A shingle that this many records of the sample have is left out of the search for pairs: it is boilerplate, and pairs
 /// that have only such shingles in common are not similar.
 const COMMON: usize = 64;
-/// Of the shingles every so manieth, by hash, leads to a pair: a pair at a threshold of a half shares hundreds.
-const SHINGLES_APART: u64 = 16;
+/// Of the shingles of a record so many or more lead to pairs, chosen by hash; similar records are of about the same size, and
+/// what the larger chooses the smaller chooses too. A pair at a threshold of a half shares a dozen of them.
+const SHINGLES: usize = 32;
+/// At most every 2⁴th leads to one.
+const SHINGLES_APART_LOG2: u32 = 4;
 
 /// Finds the rank up to which records belong to the sample.
 #[derive(Default)]
@@ -97,18 +99,16 @@ impl Sample {
 
     /// Pairs that share a shingle of some rarity.
     fn candidates(&self) -> Vec<(usize, usize)> {
-        let mut having: HashMap<u64, Vec<u32>, BuildHasherDefault<Already>> = HashMap::default();
+        let mut having: Vec<(u64, u32)> = Vec::new();
         for (at, features) in self.features.iter().enumerate() {
-            // Of a small record every shingle counts.
-            let apart = if features.data.len() < 1_024 { 1 } else { SHINGLES_APART };
-            for shingle in features.data.iter().filter(|shingle| **shingle % apart == 0) {
-                having.entry(*shingle).or_default().push(at as u32);
-            }
+            let apart = 1 << (features.data.len() / SHINGLES).max(1).ilog2().min(SHINGLES_APART_LOG2);
+            having.extend(features.data.iter().filter(|shingle| **shingle % apart == 0).map(|shingle| (*shingle, at as u32)));
         }
+        having.sort_unstable();
         let mut pairs = Vec::new();
-        for records in having.values().filter(|records| records.len() > 1 && records.len() <= COMMON) {
-            for (at, a) in records.iter().enumerate() {
-                pairs.extend(records[at + 1..].iter().map(|b| (*a as usize, *b as usize)));
+        for records in having.chunk_by(|a, b| a.0 == b.0).filter(|records| records.len() > 1 && records.len() <= COMMON) {
+            for (at, (_, a)) in records.iter().enumerate() {
+                pairs.extend(records[at + 1..].iter().map(|(_, b)| (*a as usize, *b as usize)));
             }
             // The same pairs come with every shingle that they share.
             if pairs.len() > 4 << 20 {

@@ -7,6 +7,8 @@ use std::ops::Range;
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::letters::is_alphanumeric;
+
 /// Places of the words of a text in bytes, in order.
 pub(crate) fn words(text: &str) -> Words<'_> {
     Words { text, at: 0 }
@@ -40,7 +42,7 @@ impl Iterator for Words<'_> {
             }
             let c = self.text[self.at..].chars().next()?;
             self.at += c.len_utf8();
-            if c.is_alphanumeric() {
+            if is_alphanumeric(c) {
                 let start = self.at - c.len_utf8();
                 if is_spaceless(c) {
                     return Some(start..self.at);
@@ -56,7 +58,7 @@ impl Iterator for Words<'_> {
                 self.at += 1;
             } else {
                 match self.text[self.at..].chars().next() {
-                    Some(c) if c.is_alphanumeric() && !is_spaceless(c) => self.at += c.len_utf8(),
+                    Some(c) if is_alphanumeric(c) && !is_spaceless(c) => self.at += c.len_utf8(),
                     _ => break,
                 }
             }

@@ -4,6 +4,7 @@
 //! n-gram is a polynomial over the hashes of its words modulo 2⁶⁴ (Karp and Rabin 1987), mixed.
 
 use super::super::scripts::is_unspaced;
+use crate::letters::is_alphanumeric;
 
 /// Odd, so that multiplying loses nothing.
 const WORD_FACTOR: u64 = 0x9E37_79B9_7F4A_7C15;
@@ -37,7 +38,7 @@ pub(super) fn hashes(text: &str, mut visit: impl FnMut(u64)) {
         }
         let wide = if folded.is_some() { None } else { text[at..].chars().next() };
         at += wide.map_or(1, char::len_utf8);
-        let letter = wide.filter(|c| c.is_alphanumeric());
+        let letter = wide.filter(|c| is_alphanumeric(*c));
         if let Some(c) = letter.filter(|c| !is_unspaced(*c)) {
             hash = c.to_lowercase().fold(hash, |hash, c| step(hash, u64::from(u32::from(c))));
             is_open = true;
