@@ -24,7 +24,8 @@ use error::{Error, Kind, Result};
 /// Whether the libtorch that was loaded can do what training needs: two ranks in this process reduce, and an abort wakes one
 /// that waits in vain. Returns a line for people.
 pub fn self_test() -> Result<String> {
-    forebay_c10d::self_test().map_err(|error| Error::with_source(Kind::Internal, "libtorch", error))?;
+    // Before anything else of libtorch, as a replica does.
     let device = device::name(device::choose(forebay_trainer::Wish::Auto, 0)?);
+    forebay_c10d::self_test().map_err(|error| Error::with_source(Kind::Internal, "libtorch", error))?;
     Ok(format!("collectives reduce and can be aborted, {} threads, trains on {device}", tch::get_num_threads()))
 }
