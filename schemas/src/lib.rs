@@ -4,6 +4,7 @@
 //! carries a format version where it is durable, and has its past bytes kept under `golden/`.
 //! Deliberately absent: behaviour. How a version is committed is `store`'s, how rows are made is `ingest`'s.
 
+pub mod check;
 pub mod checkpoint;
 pub mod dataset;
 pub mod id;

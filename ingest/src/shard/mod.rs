@@ -13,7 +13,7 @@ use datafusion::prelude::{DataFrame, SessionContext, col, lit};
 use datafusion::scalar::ScalarValue;
 use forebay_schemas::dataset::{TableFormat, TableRef};
 use forebay_schemas::pipeline::{Order, Shard};
-use forebay_schemas::record;
+use forebay_schemas::{check, record};
 use forebay_store::Dataset;
 use futures::StreamExt;
 use tokio::sync::mpsc;
@@ -58,7 +58,8 @@ pub(crate) struct Target<'a> {
 }
 
 impl Target<'_> {
-    /// Writes table `name` from batches that are made on the pool by `make`, which gets where to send them.
+    /// Writes table `name` from batches that are made on the pool by `make`, which gets where to send them. Rows of samples
+    /// get their checks here.
     pub(crate) async fn write<T, W>(
         &self,
         engine: &Engine,
@@ -85,7 +86,8 @@ impl Target<'_> {
             }
             made
         });
-        let (made, written) = tokio::join!(making, tables.write(&path, None, schema, rows.boxed()));
+        let rows = rows.map(|rows| rows.and_then(checked));
+        let (made, written) = tokio::join!(making, tables.write(&path, None, check::checked(schema), rows.boxed()));
         match (made, written) {
             (Ok(made), Ok(table)) => Ok((table, made)),
             // Whichever failed first is the cause: a writer that failed leaves the maker with nowhere to send.
@@ -94,6 +96,11 @@ impl Target<'_> {
             (Err(error), Ok(_)) => Err(error),
         }
     }
+}
+
+fn checked(rows: RecordBatch) -> forebay_store::Result<RecordBatch> {
+    let failed = |error| forebay_store::Error::new(forebay_store::Kind::Internal, format!("rows cannot be given their checks: {error}"));
+    check::with_checks(rows).map_err(failed)
 }
 
 const GONE: &str = "the table's writer has stopped";
