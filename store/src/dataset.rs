@@ -19,7 +19,7 @@ use futures::{StreamExt, TryStreamExt};
 
 use crate::commit::{self, Journal, Outcome};
 use crate::error::{Error, Kind, Result};
-use crate::location::Location;
+use crate::location::{Location, Watch};
 use crate::manifest;
 use crate::table::{self, Tables};
 
@@ -135,6 +135,11 @@ impl Dataset {
     /// The dataset at a location, unchecked: neither that it has a version nor what its store can do.
     pub fn at_location(location: Location) -> Self {
         Self { versions: Journal::new(location.child(VERSIONS)), location }
+    }
+
+    /// The same dataset, where `watch` is told of every read; one on a local disk is not watched.
+    pub fn watched(&self, watch: Arc<dyn Watch>) -> Self {
+        Self::at_location(self.location.watched(watch))
     }
 
     /// The dataset's root.

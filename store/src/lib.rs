@@ -17,5 +17,5 @@ pub use checkpoint::Checkpoints;
 pub use commit::{Journal, Outcome};
 pub use dataset::{CLEANED, Dataset, VersionSpec, WORK};
 pub use error::{Error, Kind, Result};
-pub use location::Location;
+pub use location::{Location, Watch};
 pub use table::{RowRanges, Table, Tables};

@@ -19,6 +19,9 @@ use crate::error::{Error, Kind, Result};
 
 mod open;
 pub(crate) mod staged;
+mod watched;
+
+pub use watched::Watch;
 
 /// Larger objects are put in parts of this size, so that a slow network never has to repeat all of one.
 const PART_BYTES: usize = 16 << 20;
@@ -59,6 +62,14 @@ impl Location {
     /// `url` is what messages call it. Its scheme must not be `file`, which names the local file system to Lance.
     pub fn from_store(url: Url, store: Arc<dyn ObjectStore>, root: Path) -> Self {
         Self { url, store, root }
+    }
+
+    /// The same place, where `watch` is told of every read; a local disk is not watched.
+    pub fn watched(&self, watch: Arc<dyn Watch>) -> Self {
+        match self.url.scheme() {
+            "file" => self.clone(),
+            _ => Self { store: watched::watched(self.store.clone(), watch), ..self.clone() },
+        }
     }
 
     /// The folder `relative` below this one.
