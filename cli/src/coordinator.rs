@@ -12,7 +12,7 @@ use forebay_schemas::checkpoint::DatasetVersionRef;
 use forebay_schemas::dataset::DatasetManifest;
 use forebay_schemas::run::Run;
 use forebay_store::{Checkpoints, Dataset, VersionSpec};
-use forebay_trainer::membership::{Coordinator as Service, CoordinatorOptions};
+use forebay_trainer::membership::{Coordinator as Service, CoordinatorOptions, began_with};
 
 use crate::run_view::{RunView, finish};
 use forebay::config::{Settings, runtime};
@@ -56,14 +56,14 @@ pub(crate) struct Coordinator {
 
 impl Coordinator {
     pub(crate) fn run(self) -> Result<()> {
-        let Some(run) = self.settings.run()? else { return Ok(()) };
+        let Some(mut run) = self.settings.run()? else { return Ok(()) };
         let token = self.token.filter(|token| token.len() >= 16);
         let token = token.ok_or_else(|| {
             Usage(format!("{TOKEN_VARIABLE} is not set: expected a secret of at least 16 characters, the same for all replicas"))
         })?;
         let runtime = runtime()?;
         runtime.block_on(async {
-            let opened = Opened::open(&run).await?;
+            let opened = Opened::open(&mut run).await?;
             let view = Arc::new(RunView::new(&run, self.events.as_deref())?);
             let service = opened.start(&run, self.listen, self.advertise, token, self.expect, view.clone()).await?;
             view.note(&format!("coordinator of run {} on {}", run.name, service.url()));
@@ -85,13 +85,19 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    /// Resolves the dataset version and opens the checkpoints.
-    pub(crate) async fn open(run: &Run) -> Result<Self> {
+    /// Resolves the dataset version, opens the checkpoints, and makes `batch.epochs` steps. A run that has begun keeps its own
+    /// version.
+    pub(crate) async fn open(run: &mut Run) -> Result<Self> {
         let (manifest, mut dataset) = resolve(&run.dataset, &run.version).await?;
         for mixed in &run.mixture {
             dataset.mixed.push(resolve(&mixed.dataset, &mixed.version).await?.1);
         }
         let checkpoints = Checkpoints::open(&run.checkpoints, &run.name).await?;
+        if run.batch.epochs > 0 {
+            let version = began_with(&checkpoints).await?.unwrap_or_else(|| dataset.clone());
+            run.batch.steps = loader::steps(run, &version).await?;
+            run.batch.epochs = 0;
+        }
         Ok(Self { manifest, dataset, checkpoints })
     }
 

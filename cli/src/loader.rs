@@ -1,8 +1,13 @@
 //! `forebay loader`: who reads what when, and how fast.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
-use forebay_loader::{BenchReport, Counts, Draw, Loader as Stream, Ordering, Plan, Sourced, StreamOptions, Transform, resolve};
+use forebay_loader::{
+    BenchOptions, BenchReport, Counts, Draw, Loader as Stream, Ordering, Plan, Sourced, StreamOptions, Transform, resolve,
+};
+use forebay_schemas::checkpoint::DatasetVersionRef;
 use forebay_schemas::dataset::DatasetManifest;
 use forebay_schemas::record::TRAIN;
 use forebay_schemas::run::{Run, Weight};
@@ -48,14 +53,26 @@ enum Action {
     Bench {
         #[command(flatten)]
         settings: Settings,
+        /// First step
+        #[arg(long, default_value_t = 0)]
+        step: u64,
         /// Number of steps
         #[arg(long, default_value_t = 100)]
         steps: u64,
+        /// So many milliseconds the consumer computes each batch
+        #[arg(long, value_name = "MS", default_value_t = 0)]
+        pace: u64,
         /// Decoding threads; 0 is one a core
         #[arg(long, default_value_t = 0)]
         threads: usize,
-        /// Prints {samples, seconds, cpu_seconds, first_seconds, samples_per_second, megabytes, samples_digest, replaced, waits, consumer,
-        /// work, cache, hedges}
+        /// Also copies each batch, as a trainer does that computes elsewhere
+        #[arg(long)]
+        copy: bool,
+        /// Afterwards makes the same batches in a plain loop, of rows in memory, and says what the loader costs beyond that
+        #[arg(long)]
+        bare: bool,
+        /// Prints {samples, seconds, cpu_seconds, first_seconds, samples_per_second, megabytes, samples_digest, replaced, waits: {request,
+        /// bandwidth, decompress, queue, decode, augment, collate, wake, copy}, consumer, work, cache, hedges, between: {p50, p99, p999, longest}, memory: {peak, before, early, late}, bare}
         #[arg(long)]
         json: bool,
     },
@@ -68,9 +85,11 @@ impl Loader {
                 let Some(run) = settings.run()? else { return Ok(()) };
                 plan(&run, step, steps, replicas, json)
             }
-            Action::Bench { settings, steps, threads, json } => {
+            Action::Bench { settings, step, steps, pace, threads, copy, bare, json } => {
                 let Some(run) = settings.run()? else { return Ok(()) };
-                bench(&run, steps, threads, json)
+                let micro_batches = steps.saturating_mul(run.batch.micro_batches.into());
+                let options = BenchOptions { first_step: step, micro_batches, pace: Duration::from_millis(pace), copy, bare };
+                bench(&run, options, threads, json)
             }
         }
     }
@@ -103,6 +122,25 @@ fn sourced(opened: &[Opened]) -> Vec<Sourced<'_>> {
         Sourced { dataset, manifest, filter: filter.as_deref(), weight }
     });
     sources.collect()
+}
+
+/// The steps in which all rows of a run's dataset, at this version, are fed `batch.epochs` times.
+pub(crate) async fn steps(run: &Run, version: &DatasetVersionRef) -> Result<u64> {
+    let mut pinned = run.clone();
+    pinned.version = version.version.to_string();
+    for (mixed, version) in pinned.mixture.iter_mut().zip(&version.mixed) {
+        mixed.version = version.version.to_string();
+    }
+    let opened = open(&pinned).await?;
+    let plan = resolve(&sourced(&opened), TRAIN, &Ordering::of(&pinned)).await?.plan;
+    let last = plan.end_of_epoch(0, run.batch.epochs.saturating_sub(1));
+    let never = || {
+        Usage(format!(
+            "setting `batch.epochs`: epoch {} of `{}` never ends, expected a weight that stays above 0",
+            run.batch.epochs, run.dataset
+        ))
+    };
+    Ok(last.ok_or_else(never)? + 1)
 }
 
 /// One source of a plan, for people and programs.
@@ -195,14 +233,14 @@ fn rows(draws: &[Draw], sources: u32) -> String {
     draws.iter().map(row).collect::<Vec<_>>().join(" ")
 }
 
-fn bench(run: &Run, steps: u64, threads: usize, json: bool) -> Result<()> {
+fn bench(run: &Run, options: BenchOptions, threads: usize, json: bool) -> Result<()> {
     let runtime = runtime()?;
     let opened = runtime.block_on(open(run))?;
     let first = opened.first().context("a run reads a dataset")?;
     let transform = Transform::training(run, &first.manifest)?;
     let loader = runtime.block_on(Stream::open(&sourced(&opened), TRAIN, &Ordering::of(run), transform, &run.loader))?;
-    let options = StreamOptions { threads, prefetch_bytes: run.loader.prefetch.0, corrupt_samples: run.loader.corrupt_samples };
-    let report = forebay_loader::bench(&loader, runtime.handle().clone(), steps.saturating_mul(run.batch.micro_batches.into()), options)?;
+    let stream = StreamOptions { threads, prefetch_bytes: run.loader.prefetch.0, corrupt_samples: run.loader.corrupt_samples };
+    let report = forebay_loader::bench(&loader, runtime.handle().clone(), options, stream)?;
     if json {
         return output::json(&report);
     }
@@ -222,6 +260,12 @@ fn print(report: &BenchReport) -> Result<()> {
     if let Some(cpu) = report.cpu_seconds {
         output::line(format!("{:.2} CPU-seconds: {:.0} samples a CPU-second", cpu, report.samples as f64 / cpu.max(0.01)))?;
     }
+    if let Some(bare) = report.bare {
+        let each = |seconds: f64, samples: u64| 1e6 * seconds / samples.max(1) as f64;
+        let (bare, whole) = (each(bare.seconds, bare.samples), report.cpu_seconds.map(|cpu| each(cpu, report.samples)));
+        let beyond = whole.map_or_else(String::new, |whole| format!(", the loader takes {:.1} % more", 100.0 * (whole / bare - 1.0)));
+        output::line(format!("{bare:.1} µs a sample in a plain loop{beyond}"))?;
+    }
     let work = report.work;
     output::line(format!(
         "{} rows read for {} that were wanted, {} reads asked for twice",
@@ -233,32 +277,32 @@ fn print(report: &BenchReport) -> Result<()> {
         let Counts { hits, misses, damaged, bypassed, evicted } = cache;
         output::line(format!("cache: {hits} hits, {misses} misses, {evicted} evicted, {bypassed} not kept, {damaged} damaged"))?;
     }
+    let between = report.between;
+    let [p50, p99, p999] = [between.p50, between.p99, between.p999].map(|seconds| 1e3 * seconds);
+    let memory = report.memory.map_or_else(String::new, |memory| format!("; at most {} MiB of memory", memory.peak >> 20));
+    output::line(format!("from batch to batch {p50:.2} ms (median), {p99:.2} ms (p99), {p999:.2} ms (p99.9){memory}"))?;
     if report.replaced > 0 {
         output::line(format!("{} samples do not decode and were replaced", report.replaced))?;
     }
     output::line(format!("digest of what was fed: {}\n", report.samples_digest))?;
-    let waits = report.waits;
-    let causes = [
-        ("request", waits.request, Some(work.request)),
-        ("queue", waits.queue, None),
-        ("decode", waits.decode, Some(work.decode)),
-        ("augment", waits.augment, Some(work.augment)),
-        ("collate", waits.collate, Some(work.collate)),
-        ("wake", waits.wake, None),
-        ("consumer", report.consumer, None),
-        ("wall", report.seconds, None),
-    ];
-    let lines: Vec<Vec<String>> = causes
-        .into_iter()
-        .map(|(cause, waited, worked)| {
-            let share = 100.0 * waited / report.seconds.max(1e-9);
-            vec![
-                cause.to_owned(),
-                format!("{waited:.3}"),
-                format!("{share:.1}"),
-                worked.map_or_else(String::new, |worked| format!("{worked:.3}")),
-            ]
+    let worked = |cause: &str| match cause {
+        "request" => Some(work.request),
+        "decode" => Some(work.decode),
+        "augment" => Some(work.augment),
+        "collate" => Some(work.collate),
+        _ => None,
+    };
+    let causes = report.waits.causes().into_iter().chain([("consumer", report.consumer)]);
+    let mut lines: Vec<Vec<String>> = causes
+        .map(|(cause, waited)| {
+            let share = waited / report.seconds.max(1e-9);
+            let worked = worked(cause).map_or_else(String::new, |worked| format!("{worked:.3}"));
+            vec![cause.to_owned(), format!("{waited:.3}"), format!("{:.1}", 100.0 * share), worked, output::bar(share, BAR)]
         })
         .collect();
-    output::table(&["waited for", "seconds", "%", "worked, thread-seconds"], &lines)
+    lines.push(vec!["wall".to_owned(), format!("{:.3}", report.seconds), "100.0".to_owned()]);
+    output::table(&["waited for", "seconds", "%", "worked, thread-seconds", ""], &lines)
 }
+
+/// Characters of a whole bar.
+const BAR: usize = 40;

@@ -54,6 +54,15 @@ pub fn table(head: &[&str], rows: &[Vec<String>]) -> Result<()> {
     rows.iter().try_for_each(|row| print(row.iter().map(String::as_str).collect(), &columns_right))
 }
 
+/// A bar of `share` of so many characters, in steps of an eighth of one.
+pub(crate) fn bar(share: f64, characters: usize) -> String {
+    const PARTS: [char; 7] = ['▏', '▎', '▍', '▌', '▋', '▊', '▉'];
+    let eighths = (share.clamp(0.0, 1.0) * 8.0 * characters as f64).round() as usize;
+    let mut bar = "█".repeat(eighths / 8);
+    bar.extend((eighths % 8).checked_sub(1).map(|part| PARTS[part]));
+    bar
+}
+
 /// `12,345`.
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
@@ -91,6 +100,11 @@ mod tests {
         assert_eq!(utc(0), "1970-01-01 00:00:00");
         assert_eq!(utc(951_782_400_000), "2000-02-29 00:00:00");
         assert_eq!(utc(1_795_485_865_000), "2026-11-24 02:04:25");
+    }
+
+    #[test]
+    fn bars_are_as_long_as_their_share() {
+        assert_eq!([bar(0.0, 8), bar(0.5, 8), bar(0.515625, 8), bar(7.0, 2)], ["", "████", "████▏", "██"]);
     }
 
     #[test]

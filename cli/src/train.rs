@@ -46,10 +46,10 @@ pub(crate) struct Train {
 
 impl Train {
     pub(crate) fn run(self) -> Result<()> {
-        let Some(run) = self.settings.run()? else { return Ok(()) };
+        let Some(mut run) = self.settings.run()? else { return Ok(()) };
         let replicas = self.replicas as usize;
         runtime()?.block_on(async {
-            let opened = Opened::open(&run).await?;
+            let opened = Opened::open(&mut run).await?;
             let view = Arc::new(RunView::new(&run, self.events.as_deref())?);
             let token = secret()?;
             let service = opened.start(&run, self.listen, None, token.clone(), replicas, view.clone()).await?;

@@ -24,8 +24,8 @@ mod quarantine;
 #[cfg(test)]
 mod simulation;
 
-pub use batch::{Batch, MicroBatch, Replaced, Transform};
-pub use bench::{BenchReport, bench};
+pub use batch::{Arena, Batch, Documents, MicroBatch, Numbers, Replaced, Transform};
+pub use bench::{Bare, BenchOptions, BenchReport, bench};
 pub use cache::Counts;
 pub use error::{Error, Kind, Result};
 pub use loader::Loader;

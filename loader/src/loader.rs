@@ -11,21 +11,28 @@ use forebay_schemas::run::Loading;
 use forebay_store::Location;
 use tokio::runtime::Handle;
 
-use crate::batch::{Recipe, Transform};
+use crate::batch::{Ingredients, Recipe, Scratch, Transform};
 use crate::cache::disk::{Disk, Folder};
 use crate::cache::{Cache, Counts};
 use crate::error::{Error, Result};
-use crate::fetch::Fetch;
+use crate::fetch::{Fetch, Fetched, Host};
 use crate::machine::{Machine, Real, blocking};
-use crate::plan::Plan;
+use crate::plan::{Draw, Plan};
 use crate::prefetch::{Order, Sequential, Stream, StreamOptions};
 use crate::quarantine::Quarantine;
-use crate::sources::{Ordering, Resolved, Sourced, resolve};
+use crate::sources::{Ordering, Resolved, Sourced, watched};
+use crate::stall::Meter;
 
 /// One split of dataset versions under one seed. Cheap to clone.
 #[derive(Clone)]
 pub struct Loader {
     inner: Arc<Inner>,
+}
+
+/// A micro-batch whose rows are in memory.
+pub(crate) struct Held {
+    draws: Vec<Draw>,
+    rows: Fetched,
 }
 
 struct Inner {
@@ -42,10 +49,12 @@ impl Loader {
     /// `Invalid` if there is no such split, it has no rows, the sources do not fit each other or the transform does not fit
     /// them, or the folder of the cache cannot be used.
     pub async fn open(sources: &[Sourced<'_>], split: &str, ordering: &Ordering, transform: Transform, loading: &Loading) -> Result<Self> {
-        let Resolved { plan, tables } = resolve(sources, split, ordering).await?;
+        let meter = Arc::new(Meter::default());
+        let Resolved { plan, tables } = watched(sources, split, ordering, &meter).await?;
         let mut recipe = None;
         for (source, table) in sources.iter().zip(&tables) {
-            let other = Recipe::new(split, ordering.seed, source.manifest.modality, &table.schema(), &transform)?;
+            let end = source.manifest.tokenizer.as_ref().map(|tokenizer| tokenizer.end_of_document);
+            let other = Recipe::new(split, ordering.seed, (source.manifest.modality, end), &table.schema(), &transform)?;
             match &recipe {
                 Some(recipe) if *recipe != other => {
                     let message = format!("split `{split}`: found rows of two shapes in the mixture, expected one");
@@ -76,7 +85,7 @@ impl Loader {
                 Some(Quarantine::new(location, split, identities))
             }
         };
-        let fetch = Fetch::new(tables, plan.clone(), split, recipe.columns(), cache.clone(), machine, loading);
+        let fetch = Fetch::new(tables, plan.clone(), split, recipe.columns(), cache.clone(), Host { machine, meter }, loading);
         Ok(Self { inner: Arc::new(Inner { plan, fetch, recipe, cache, quarantine }) })
     }
 
@@ -108,6 +117,37 @@ impl Loader {
             Ok(order) => Stream::start(&runtime, self.inner.fetch.clone(), recipe, order, options).with(self.inner.quarantine.clone()),
             Err(error) => Stream::refused(recipe, error),
         }
+    }
+
+    /// The rows of micro-batches from a step on, as many as take about so many bytes.
+    pub(crate) async fn held(&self, first_step: u64, micro_batches: u64, bytes: u64) -> Result<Vec<Held>> {
+        let Inner { plan, fetch, recipe, .. } = self.inner.as_ref();
+        let (mut held, mut left) = (Vec::new(), bytes);
+        for number in 0..micro_batches {
+            let (step, index) = (first_step + number / u64::from(plan.micro_batches()), (number % u64::from(plan.micro_batches())) as u32);
+            let draws = plan.micro_batch(step, index).draws;
+            let rows = fetch.group(&draws, recipe.row_bytes(), &(step..step + 1)).await?;
+            let size = rows.bytes();
+            held.push(Held { draws, rows });
+            left = left.saturating_sub(size);
+            if left == 0 {
+                break;
+            }
+        }
+        Ok(held)
+    }
+
+    /// Makes batches of rows that are held, one after the other; returns how many samples they have.
+    pub(crate) fn make(&self, held: &[Held]) -> Result<u64> {
+        let (mut scratch, mut samples) = (Scratch::default(), 0);
+        for Held { draws, rows } in held {
+            let places: Option<Vec<(u32, u32)>> = draws.iter().map(|draw| rows.place(draw)).collect();
+            let places = places.ok_or_else(|| Error::Internal("a row that was read is missing".to_owned()))?;
+            let ingredients = Ingredients { draws, places: &places, rows: &rows.batches(), unfit: &rows.unfit };
+            let made = self.inner.recipe.make(&ingredients, &mut scratch, &|| false)?;
+            samples += made.map_or(0, |made| made.batch.samples() as u64);
+        }
+        Ok(samples)
     }
 
     /// The rows of the first source as stored, at most `max_samples` of them, in batches of `batch_size` without

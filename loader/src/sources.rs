@@ -1,17 +1,23 @@
 //! Dataset versions to the sources of a plan: opens their tables, runs their filters, decides how they are shuffled.
 //!
 //! Promises: sources that cannot be fed together (another modality, tokenizer or list of classes) are `Invalid` before a row
-//! is read; a filter is run once a call, over the columns that it names, and becomes a [`Selection`].
+//! is read; a filter is run once a version, over the columns that it names, and becomes a [`Selection`], which is kept beside
+//! the version for whoever opens it with that filter later. Where it cannot be kept, it is run again.
 
 use std::sync::Arc;
 
+use forebay_schemas::Digest;
 use forebay_schemas::dataset::{DatasetManifest, Modality, TableRef};
 use forebay_schemas::run::{self, Run};
-use forebay_store::{Dataset, Table};
+use forebay_store::{Dataset, Table, Watch};
 use futures::TryStreamExt;
 
 use crate::error::{Error, Result};
 use crate::plan::{Plan, Schedule, Selection, SelectionBuilder, Shuffle, Source};
+use crate::stall::Meter;
+
+/// Below a dataset's root: the rows that filters left, by (version, table, filter).
+const SELECTIONS: &str = "_forebay/selections";
 
 /// About the bytes of a block where the settings leave its size open: one request's worth.
 const BLOCK_BYTES: u64 = 256 << 10;
@@ -63,15 +69,20 @@ pub struct Resolved {
 ///
 /// `Invalid` if there is no such split, a source has no rows that pass, or the sources do not fit each other.
 pub async fn resolve(sources: &[Sourced<'_>], split: &str, ordering: &Ordering) -> Result<Resolved> {
+    watched(sources, split, ordering, &Arc::default()).await
+}
+
+/// The same, where the meter is told of reads.
+pub(crate) async fn watched(sources: &[Sourced<'_>], split: &str, ordering: &Ordering, meter: &Arc<Meter>) -> Result<Resolved> {
     let (mut planned, mut tables) = (Vec::new(), Vec::new());
     for (number, source) in sources.iter().enumerate() {
         if let Some(first) = sources.first().filter(|_| number > 0) {
             check_alike(first.manifest, source.manifest, number)?;
         }
-        let (table, open) = table(source, split).await?;
+        let (table, open) = table(source, split, meter).await?;
         let selection = match source.filter {
             None => None,
-            Some(filter) => Some(Arc::new(select(open.as_ref(), filter, split, source.manifest).await?)),
+            Some(filter) => Some(Arc::new(selection(source.dataset, open.as_ref(), filter, split, source.manifest).await?)),
         };
         planned.push(Source {
             identity: source.manifest.identity(),
@@ -86,7 +97,7 @@ pub async fn resolve(sources: &[Sourced<'_>], split: &str, ordering: &Ordering) 
     Ok(Resolved { plan, tables })
 }
 
-async fn table<'a>(source: &Sourced<'a>, split: &str) -> Result<(&'a TableRef, Arc<dyn Table>)> {
+async fn table<'a>(source: &Sourced<'a>, split: &str, meter: &Arc<Meter>) -> Result<(&'a TableRef, Arc<dyn Table>)> {
     let manifest = source.manifest;
     let table = manifest.tables.get(split).ok_or_else(|| {
         let names = manifest.tables.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
@@ -95,9 +106,27 @@ async fn table<'a>(source: &Sourced<'a>, split: &str) -> Result<(&'a TableRef, A
     if table.rows == 0 {
         return Err(Error::Invalid(format!("dataset version {}, split `{split}`: found no rows, expected at least 1", manifest.version)));
     }
-    let open = source.dataset.tables(table.format).open(table).await;
+    let dataset = source.dataset.watched(Arc::clone(meter) as Arc<dyn Watch>);
+    let open = dataset.tables(table.format).open(table).await;
     let open = open.map_err(|error| failed(split, manifest, "cannot open its table", error))?;
     Ok((table, open))
+}
+
+/// The rows that a filter leaves: kept by whoever opened the version with it before, or found now.
+async fn selection(dataset: &Dataset, table: &dyn Table, filter: &str, split: &str, manifest: &DatasetManifest) -> Result<Selection> {
+    let rows = table.rows();
+    let name = Digest::of_parts([manifest.identity().as_bytes(), split.as_bytes(), &rows.to_le_bytes()[..], filter.as_bytes()]);
+    let path = format!("{SELECTIONS}/{name}.rows");
+    let kept = dataset.location().get(&path).await;
+    if let Some(selection) = kept.ok().and_then(|bytes| Selection::from_bytes(&bytes, rows)) {
+        return Ok(selection);
+    }
+    let selection = select(table, filter, split, manifest).await?;
+    // Whoever else puts it puts the same bytes. A dataset that may only be read is none the worse.
+    if let Err(error) = dataset.location().put(&path, selection.to_bytes().into()).await {
+        tracing::debug!(%error, filter, "the rows of a filter cannot be kept");
+    }
+    Ok(selection)
 }
 
 async fn select(table: &dyn Table, filter: &str, split: &str, manifest: &DatasetManifest) -> Result<Selection> {

@@ -122,12 +122,40 @@ pub enum Model {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Batch {
-    /// Steps of the run.
+    /// Steps of the run; 0 where `epochs` are given.
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub steps: u64,
+    /// Instead of `steps`: as many as it takes until all rows of `dataset` were fed so many times. Resolved once, when the run
+    /// starts.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub epochs: u64,
     /// K: micro-batches in a step, whoever computes them.
     pub micro_batches: u32,
     /// B: samples in a micro-batch.
     pub micro_batch_size: u32,
+    /// Images only: how a batch holds its pixels.
+    #[serde(default)]
+    pub pixels: Pixels,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// How a batch of images holds its pixels. Models compute in 32 bits whatever it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pixels {
+    /// Normalised, IEEE single.
+    #[default]
+    F32,
+    /// Normalised, the upper half of an IEEE single, rounded to the nearest.
+    Bf16,
+    /// Normalised, IEEE half, rounded to the nearest.
+    F16,
+    /// As decoded, 0 to 255: normalised by whoever takes the batch.
+    U8,
 }
 
 /// How the gradients of a step are summed.
@@ -202,11 +230,19 @@ pub struct Augment {
     pub flip: f64,
     /// Largest rotation either way, in degrees.
     pub max_rotation_degrees: f64,
+    /// Brightness is multiplied by a factor of 1 minus to 1 plus this.
+    pub brightness: f64,
+    /// The distance of each channel from the sample's mean grey is multiplied by such a factor.
+    pub contrast: f64,
+    /// The distance of each channel from the pixel's grey is multiplied by such a factor.
+    pub saturation: f64,
+    /// Hue is turned by at most this share of the circle either way, in 0 to 0.5.
+    pub hue: f64,
 }
 
 impl Default for Augment {
     fn default() -> Self {
-        Self { min_crop_area: 0.35, flip: 0.5, max_rotation_degrees: 10.0 }
+        Self { min_crop_area: 0.35, flip: 0.5, max_rotation_degrees: 10.0, brightness: 0.0, contrast: 0.0, saturation: 0.0, hue: 0.0 }
     }
 }
 
@@ -267,7 +303,9 @@ impl Run {
         self.shuffle.validate()?;
         self.loader.validate()?;
         self.model.validate()?;
-        check("batch.steps", self.batch.steps, self.batch.steps > 0, "at least 1")?;
+        let (steps, epochs) = (self.batch.steps, self.batch.epochs);
+        check("batch.steps", steps, steps > 0 || epochs > 0, "at least 1, or `batch.epochs`")?;
+        check("batch.epochs", epochs, steps == 0 || epochs == 0, "0 beside `batch.steps`: give one of them")?;
         check("batch.micro_batches", self.batch.micro_batches, (1..=65_536).contains(&self.batch.micro_batches), "1 to 65536")?;
         check("batch.micro_batch_size", self.batch.micro_batch_size, (1..=65_536).contains(&self.batch.micro_batch_size), "1 to 65536")?;
         self.optimizer.validate()?;
@@ -285,6 +323,10 @@ impl Run {
             (0.0..=180.0).contains(&augment.max_rotation_degrees),
             "0 to 180",
         )?;
+        for (key, strength) in [("brightness", augment.brightness), ("contrast", augment.contrast), ("saturation", augment.saturation)] {
+            check(&format!("augment.{key}"), strength, (0.0..=16.0).contains(&strength), "0 to 16")?;
+        }
+        check("augment.hue", augment.hue, (0.0..=0.5).contains(&augment.hue), "0 to 0.5")?;
         check("checkpoint.every_steps", self.checkpoint.every_steps, self.checkpoint.every_steps > 0, "at least 1")?;
         check("elastic.lease", self.elastic.lease, (200..=600_000).contains(&self.elastic.lease.0), "200ms to 10m")?;
         check("elastic.gather", self.elastic.gather, self.elastic.gather.0 <= 600_000, "at most 10m")?;
@@ -424,6 +466,18 @@ mod tests {
         ] {
             let error = read(&[&format!("weight={weight}")]).expect_err("weight");
             assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_run_has_steps_or_epochs() {
+        let epochs = read(&["batch.steps=0", "batch.epochs=3"]).expect("run");
+        assert_eq!((epochs.batch.steps, epochs.batch.epochs), (0, 3));
+        for (overrides, expected) in [
+            (&["batch.steps=0"][..], "setting `batch.steps`: found 0, expected at least 1, or `batch.epochs`"),
+            (&["batch.epochs=1"], "setting `batch.epochs`: found 1, expected 0 beside `batch.steps`: give one of them"),
+        ] {
+            assert_eq!(read(overrides).expect_err("refused"), expected);
         }
     }
 

@@ -1,15 +1,20 @@
 //! Which part of a picture a sample shows: random for training, the centre for validation.
 //!
 //! Crop, horizontal flip, rotation and resize are one affine map from the sample's pixels to the picture's, so a picture
-//! is resampled once, however many of them there are; [`Renderer`] does it and normalises on the way.
-//! Promises: a pure function of the picture's size, the settings and (seed, source, epoch, row).
-//! Deliberately absent: changes of colour, and anything that needs a second sample.
+//! is resampled once, however many of them there are; [`Renderer`] does it and normalises on the way, and changes its
+//! colours in between where a [`Jitter`] says so.
+//! Promises: a pure function of the picture, the settings and (seed, source, epoch, row).
+//! Deliberately absent: anything that needs a second sample.
 
+mod format;
+mod jitter;
 mod philox;
 mod render;
 
+pub(crate) use format::{Brain, Byte, Format, Half, Single};
+pub(crate) use jitter::Jitter;
 pub(crate) use philox::Draws;
-pub(crate) use render::{Normalise, Renderer};
+pub(crate) use render::{Normalise, Renderer, Sample};
 
 use forebay_schemas::run::Augment;
 
@@ -112,7 +117,7 @@ mod tests {
 
     #[test]
     fn a_smallest_share_of_one_takes_the_whole_picture() {
-        let augment = Augment { min_crop_area: 1.0, flip: 0.0, max_rotation_degrees: 0.0 };
+        let augment = Augment { min_crop_area: 1.0, flip: 0.0, max_rotation_degrees: 0.0, ..Augment::default() };
         let view = View::random(40, 32, 16, &augment, &mut Draws::new(3, 1, 4, 1));
         assert_eq!(view.centre, [20.0, 16.0]);
         assert_eq!((view.right, view.down), ([40.0 / 16.0, 0.0], [0.0, 2.0]));
@@ -120,7 +125,7 @@ mod tests {
 
     #[test]
     fn flips_and_turns_are_as_frequent_as_set() {
-        let augment = Augment { min_crop_area: 0.5, flip: 0.25, max_rotation_degrees: 10.0 };
+        let augment = Augment { min_crop_area: 0.5, flip: 0.25, max_rotation_degrees: 10.0, ..Augment::default() };
         let views: Vec<View> = (0..4000).map(|i| View::random(32, 32, 32, &augment, &mut Draws::new(7, 0, 0, i))).collect();
         let flipped = views.iter().filter(|view| view.right[0] < 0.0).count() as f64 / 4000.0;
         assert!((flipped - 0.25).abs() < 0.03, "{flipped}");

@@ -1,4 +1,5 @@
-//! Resamples a view of a picture into a normalised sample, planes of red, green and blue, in one pass.
+//! Resamples a view of a picture into a normalised sample, planes of red, green and blue, in the format of the batch, in one
+//! pass; where its colours are changed, in one pass after that.
 //!
 //! A view that is not turned is a rectangle, resized by a bilinear filter as wide as the sample is coarse. A turned one is
 //! sampled bilinearly, of a picture that is first averaged over whole blocks of pixels where the view is at least twice as
@@ -10,6 +11,8 @@ use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 
 use super::View;
+use super::format::{Format, Single};
+use super::jitter::Jitter;
 use crate::decode::Picture;
 
 /// Maps a byte of a channel to (byte / 255 - mean) / std.
@@ -20,6 +23,11 @@ pub(crate) struct Normalise {
 }
 
 impl Normalise {
+    /// Maps a byte to itself.
+    pub(crate) const NONE: Self = Self { scale: [1.0; 3], bias: [0.0; 3] };
+    /// Maps a byte to 0…1.
+    const UNIT: Self = Self { scale: [1.0 / 255.0; 3], bias: [0.0; 3] };
+
     pub(crate) fn new(mean: [f64; 3], std: [f64; 3]) -> Self {
         Self { scale: std.map(|std| (1.0 / (255.0 * std)) as f32), bias: [0, 1, 2].map(|channel| (-mean[channel] / std[channel]) as f32) }
     }
@@ -30,23 +38,56 @@ impl Normalise {
 pub(crate) struct Renderer {
     resizer: Resizer,
     rgb: Vec<u8>,
+    /// A row of each channel.
+    lines: [Vec<f32>; 3],
+    /// A sample whose colours are changed.
+    plain: Vec<f32>,
+}
+
+/// What a sample shows, and how.
+pub(crate) struct Sample<'a> {
+    pub(crate) view: &'a View,
+    /// Side in pixels.
+    pub(crate) size: u32,
+    /// Changes of its colours.
+    pub(crate) jitter: Option<&'a Jitter>,
+    pub(crate) normalise: &'a Normalise,
 }
 
 impl Renderer {
-    /// Renders the view as `size` × `size` pixels into `out`, shape `[3, size, size]`.
-    pub(crate) fn render(&mut self, picture: &Picture, view: &View, size: u32, normalise: &Normalise, out: &mut [f32]) {
+    /// Renders a sample into `out`, shape `[3, size, size]`.
+    pub(crate) fn render<F: Format>(&mut self, picture: &Picture, sample: &Sample<'_>, out: &mut [F::Bits]) {
+        let Sample { view, size, jitter, normalise } = *sample;
+        let Some(jitter) = jitter else { return self.show::<F>(picture, view, size, normalise, out) };
+        let mut plain = std::mem::take(&mut self.plain);
+        plain.resize(out.len(), 0.0);
+        self.show::<Single>(picture, view, size, &Normalise::UNIT, &mut plain);
+        jitter.apply(&mut plain);
+        let side = size as usize;
+        for (channel, (values, out)) in plain.chunks_exact_mut(side * side).zip(out.chunks_exact_mut(side * side)).enumerate() {
+            let (scale, bias) = (255.0 * normalise.scale[channel], normalise.bias[channel]);
+            for (values, out) in values.chunks_exact_mut(side).zip(out.chunks_exact_mut(side)) {
+                values.iter_mut().for_each(|value| *value = *value * scale + bias);
+                F::put(values, out);
+            }
+        }
+        self.plain = plain;
+    }
+
+    fn show<F: Format>(&mut self, picture: &Picture, view: &View, size: u32, normalise: &Normalise, out: &mut [F::Bits]) {
+        self.lines.iter_mut().for_each(|line| line.resize(size as usize, 0.0));
         if let Some(upright) = Upright::of(picture, view, size)
             && self.resize(picture, &upright, size)
         {
-            return lay_out(&self.rgb, upright.mirrored, size as usize, normalise, out);
+            return lay_out::<F>(&self.rgb, upright.mirrored, &mut self.lines, normalise, out);
         }
         let step = |direction: [f64; 2]| direction[0].hypot(direction[1]);
         let factor = step(view.right).min(step(view.down)).floor() as u32;
         if factor >= 2 {
             let (smaller, view) = reduce(picture, view, size, factor);
-            resample(&smaller, &view, size as usize, normalise, out);
+            resample::<F>(&smaller, &view, &mut self.lines, normalise, out);
         } else {
-            resample(picture, view, size as usize, normalise, out);
+            resample::<F>(picture, view, &mut self.lines, normalise, out);
         }
     }
 
@@ -86,42 +127,52 @@ impl Upright {
     }
 }
 
-/// Bytes of interleaved channels to normalised planes, in one pass.
-fn lay_out(rgb: &[u8], mirrored: bool, size: usize, normalise: &Normalise, out: &mut [f32]) {
+/// The rows of three planes of `size` × `size` numbers.
+fn rows<T>(size: usize, out: &mut [T]) -> impl Iterator<Item = [&mut [T]; 3]> {
     let (red, rest) = out.split_at_mut(size * size);
     let (green, blue) = rest.split_at_mut(size * size);
     let rows = red.chunks_exact_mut(size).zip(green.chunks_exact_mut(size)).zip(blue.chunks_exact_mut(size));
+    rows.map(|((red, green), blue)| [red, green, blue])
+}
+
+/// Bytes of interleaved channels to normalised planes, in one pass.
+fn lay_out<F: Format>(rgb: &[u8], mirrored: bool, lines: &mut [Vec<f32>; 3], normalise: &Normalise, out: &mut [F::Bits]) {
+    let size = lines[0].len();
     let Normalise { scale, bias } = normalise;
-    for (pixels, ((red, green), blue)) in rgb.chunks_exact(3 * size).zip(rows) {
+    for (pixels, rows) in rgb.chunks_exact(3 * size).zip(rows(size, out)) {
         let (pixels, _) = pixels.as_chunks::<3>();
+        let [red, green, blue] = &mut *lines;
         for ((pixel, red), (green, blue)) in pixels.iter().zip(red.iter_mut()).zip(green.iter_mut().zip(blue.iter_mut())) {
             *red = f32::from(pixel[0]) * scale[0] + bias[0];
             *green = f32::from(pixel[1]) * scale[1] + bias[1];
             *blue = f32::from(pixel[2]) * scale[2] + bias[2];
         }
-        if mirrored {
-            [red, green, blue].into_iter().for_each(|row| row.reverse());
+        for (line, row) in lines.iter_mut().zip(rows) {
+            if mirrored {
+                line.reverse();
+            }
+            F::put(line, row);
         }
     }
 }
 
-fn resample(picture: &Picture, view: &View, size: usize, normalise: &Normalise, out: &mut [f32]) {
-    let (red, rest) = out.split_at_mut(size * size);
-    let (green, blue) = rest.split_at_mut(size * size);
+fn resample<F: Format>(picture: &Picture, view: &View, lines: &mut [Vec<f32>; 3], normalise: &Normalise, out: &mut [F::Bits]) {
+    let size = lines[0].len();
     let half = (size as f64 - 1.0) / 2.0;
     let sampler = Sampler::new(picture, normalise);
-    let rows = red.chunks_exact_mut(size).zip(green.chunks_exact_mut(size)).zip(blue.chunks_exact_mut(size));
-    for (v, ((red, green), blue)) in rows.enumerate() {
+    for (v, rows) in rows(size, out).enumerate() {
         let along = |axis: usize| view.centre[axis] - 0.5 + (v as f64 - half) * view.down[axis] - half * view.right[axis];
         let start = [along(0) as f32, along(1) as f32];
         let step = view.right.map(|step| step as f32);
         let at = |u: usize| [start[0] + u as f32 * step[0], start[1] + u as f32 * step[1]];
         // The row is straight, so if both of its ends are inside all of it is.
         let inside = sampler.holds(at(0)) && sampler.holds(at(size - 1));
+        let [red, green, blue] = &mut *lines;
         for (u, ((red, green), blue)) in red.iter_mut().zip(green).zip(blue).enumerate() {
             let rgb = if inside { sampler.inside(at(u)) } else { sampler.mirrored(at(u)) };
             [*red, *green, *blue] = rgb;
         }
+        lines.iter().zip(rows).for_each(|(line, row)| F::put(line, row));
     }
 }
 
@@ -231,6 +282,7 @@ fn span(length: u32, view: &View, axis: usize, size: u32, factor: u32) -> (usize
 mod tests {
     use super::*;
     use crate::augment::Draws;
+    use crate::augment::format::{Brain, Byte, Half};
     use fast_image_resize::CpuExtensions;
     use forebay_schemas::run::Augment;
     use proptest::prelude::*;
@@ -242,9 +294,13 @@ mod tests {
         Picture { width, height, pixels }
     }
 
+    fn sample<'a>(view: &'a View, size: u32, normalise: &'a Normalise) -> Sample<'a> {
+        Sample { view, size, jitter: None, normalise }
+    }
+
     fn rendered(picture: &Picture, view: &View, size: u32) -> Vec<u8> {
         let mut out = vec![f32::NAN; (3 * size * size) as usize];
-        Renderer::default().render(picture, view, size, &Normalise::new(PLAIN[0], PLAIN[1]), &mut out);
+        Renderer::default().render::<Single>(picture, &sample(view, size, &Normalise::new(PLAIN[0], PLAIN[1])), &mut out);
         let plane = (size * size) as usize;
         (0..plane).flat_map(|i| [out[i], out[plane + i], out[2 * plane + i]]).map(|value| (value * 255.0).round() as u8).collect()
     }
@@ -304,9 +360,37 @@ mod tests {
     fn a_channel_is_centred_and_scaled_by_its_own_statistics() {
         let grey = picture(4, 4, |_, _| [51, 102, 255]);
         let mut out = vec![0.0; 3 * 16];
-        Renderer::default().render(&grey, &View::centred(4, 4, 4), 4, &Normalise::new([0.1, 0.2, 0.5], [0.1, 0.4, 0.25]), &mut out);
+        let normalise = Normalise::new([0.1, 0.2, 0.5], [0.1, 0.4, 0.25]);
+        Renderer::default().render::<Single>(&grey, &sample(&View::centred(4, 4, 4), 4, &normalise), &mut out);
         for (plane, expected) in out.chunks_exact(16).zip([1.0f32, 0.5, 2.0]) {
             assert!(plane.iter().all(|value| (value - expected).abs() < 1e-5), "{plane:?}");
+        }
+    }
+
+    #[test]
+    fn every_format_holds_the_same_numbers_as_well_as_it_can() {
+        let (picture, size) = (speckled(60, 40), 24);
+        let normalise = Normalise::new([0.4, 0.5, 0.6], [0.2, 0.3, 0.4]);
+        let augment = Augment { brightness: 0.3, contrast: 0.3, ..Augment::default() };
+        for (seed, jitter) in (0..6).map(|seed| (seed, Jitter::random(&augment, seed, 0, 0, 0).filter(|_| seed % 2 == 0))) {
+            let view = View::random(60, 40, size, &augment, &mut Draws::new(seed, 0, 0, 0));
+            fn of<F: Format>(picture: &Picture, sample: &Sample<'_>) -> Vec<F::Bits> {
+                let mut out = vec![F::Bits::default(); 3 * 24 * 24];
+                Renderer::default().render::<F>(picture, sample, &mut out);
+                out
+            }
+            let sample = Sample { view: &view, size, jitter: jitter.as_ref(), normalise: &normalise };
+            let single = of::<Single>(&picture, &sample);
+            let (mut brain, mut half) = (vec![0; single.len()], vec![0; single.len()]);
+            Brain::put(&single, &mut brain);
+            Half::put(&single, &mut half);
+            assert!(brain == of::<Brain>(&picture, &sample) && half == of::<Half>(&picture, &sample), "seed {seed}");
+            let bytes = of::<Byte>(&picture, &Sample { normalise: &Normalise::NONE, ..sample });
+            for (channel, (bytes, single)) in bytes.chunks_exact(24 * 24).zip(single.chunks_exact(24 * 24)).enumerate() {
+                let (scale, bias) = (normalise.scale[channel], normalise.bias[channel]);
+                let near = |(byte, value): (&u8, &f32)| (f32::from(*byte) * scale + bias - value).abs() <= 0.501 * scale;
+                assert!(bytes.iter().zip(single).all(near), "seed {seed}");
+            }
         }
     }
 
@@ -315,7 +399,7 @@ mod tests {
         let normalise = Normalise::new([0.4; 3], [0.2; 3]);
         for (width, height, size) in [(500, 333, 224), (64, 40, 96), (37, 113, 16), (1200, 900, 64)] {
             let picture = speckled(width, height);
-            let augment = Augment { min_crop_area: 0.2, flip: 0.5, max_rotation_degrees: 0.0 };
+            let augment = Augment { min_crop_area: 0.2, max_rotation_degrees: 0.0, ..Augment::default() };
             for seed in 0..8 {
                 let view = View::random(width, height, size, &augment, &mut Draws::new(seed, 0, 0, 0));
                 let with = |level: Option<CpuExtensions>| {
@@ -325,7 +409,7 @@ mod tests {
                         unsafe { renderer.resizer.set_cpu_extensions(level) };
                     }
                     let mut out = vec![0.0; (3 * size * size) as usize];
-                    renderer.render(&picture, &view, size, &normalise, &mut out);
+                    renderer.render::<Single>(&picture, &sample(&view, size, &normalise), &mut out);
                     out
                 };
                 let best = with(None);
@@ -342,7 +426,7 @@ mod tests {
         #[test]
         fn no_view_of_any_picture_leaves_its_range(width in 1u32..90, height in 1u32..90, size in 1u32..40, seed: u64) {
             let constant = picture(width, height, |_, _| [9, 99, 199]);
-            let augment = Augment { min_crop_area: 0.05, flip: 0.5, max_rotation_degrees: 180.0 };
+            let augment = Augment { min_crop_area: 0.05, max_rotation_degrees: 180.0, ..Augment::default() };
             let view = View::random(width, height, size, &augment, &mut Draws::new(seed, 0, 0, 0));
             prop_assert!(rendered(&constant, &view, size).chunks_exact(3).all(|pixel| pixel == [9, 99, 199]));
         }

@@ -3,20 +3,25 @@
 //! Promises: shape, order and content depend on the rows and the draws alone, not on threads; every error names its row.
 //! Deliberately absent: devices and tensors, which are the trainer's.
 
+mod arena;
+mod documents;
 mod recipe;
 
 use forebay_schemas::Digest;
 use forebay_schemas::dataset::{DatasetManifest, Modality};
-use forebay_schemas::run::{Augment, Model, Run};
+use forebay_schemas::run::{Augment, Model, Pixels, Run};
 use serde::Serialize;
 
 use crate::error::{Error, Result};
+pub use arena::Arena;
+pub(crate) use arena::Pool;
+pub use documents::Documents;
 pub(crate) use recipe::{Ingredients, Made, Recipe, Scratch};
 
 /// What becomes of the rows.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Transform {
-    /// Packed token sequences are widened to 64 bits.
+    /// Packed token sequences, as they are.
     Tokens,
     /// Images are decoded, turned upright, cropped, resized and normalised.
     Images {
@@ -26,7 +31,9 @@ pub enum Transform {
         mean: [f64; 3],
         /// Standard deviation of each channel, which becomes 1.
         std: [f64; 3],
-        /// Random crop, flip and rotation; none shows the centre.
+        /// How a batch holds its pixels; as bytes they are not normalised.
+        format: Pixels,
+        /// Random crop, flip, rotation and colours; none shows the centre.
         augment: Option<Augment>,
     },
 }
@@ -48,7 +55,7 @@ impl Transform {
                 manifest.version
             ))
         })?;
-        Ok(Self::Images { size, mean, std, augment: Some(run.augment.clone()) })
+        Ok(Self::Images { size, mean, std, format: run.batch.pixels, augment: Some(run.augment.clone()) })
     }
 }
 
@@ -62,7 +69,9 @@ pub enum Batch {
     /// Token ids.
     Tokens {
         /// Shape `[samples, length + 1]`, row-major: inputs are the first `length`, targets the last.
-        ids: Vec<i64>,
+        ids: Arena<u32>,
+        /// Where the documents of each sample begin.
+        documents: Documents,
         /// Number of samples.
         samples: usize,
         /// Ids in a sample less one.
@@ -71,7 +80,7 @@ pub enum Batch {
     /// Normalised images with their labels.
     Images {
         /// Shape `[samples, 3, size, size]`: red, green, blue.
-        pixels: Vec<f32>,
+        pixels: Numbers,
         /// Shape `[samples]`.
         labels: Vec<i64>,
         /// Number of samples.
@@ -89,13 +98,86 @@ impl Batch {
         }
     }
 
+    /// The bytes of its ids or pixels, as they are in memory.
+    pub fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Tokens { ids, .. } => ids.as_bytes(),
+            Self::Images { pixels, .. } => pixels.as_bytes(),
+        }
+    }
+
     /// Size of the buffers.
     pub fn bytes(&self) -> u64 {
         let bytes = match self {
-            Self::Tokens { ids, .. } => size_of_val(ids.as_slice()),
-            Self::Images { pixels, labels, .. } => size_of_val(pixels.as_slice()) + size_of_val(labels.as_slice()),
+            Self::Tokens { ids, .. } => ids.as_bytes().len(),
+            Self::Images { pixels, labels, .. } => pixels.as_bytes().len() + size_of_val(labels.as_slice()),
         };
         bytes as u64
+    }
+}
+
+/// Pixels in one of the formats that [`Pixels`] lists.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Numbers {
+    /// Normalised.
+    F32(Arena<f32>),
+    /// Normalised; the bits of the upper half of an IEEE single.
+    Bf16(Arena<u16>),
+    /// Normalised; the bits of an IEEE half.
+    F16(Arena<u16>),
+    /// From 0 to 255, not normalised.
+    U8(Arena<u8>),
+}
+
+impl Numbers {
+    pub(crate) fn take(pool: &Pool, format: Pixels, length: usize) -> Self {
+        match format {
+            Pixels::F32 => Self::F32(pool.take(length)),
+            Pixels::Bf16 => Self::Bf16(pool.take(length)),
+            Pixels::F16 => Self::F16(pool.take(length)),
+            Pixels::U8 => Self::U8(pool.take(length)),
+        }
+    }
+
+    /// The format.
+    pub fn format(&self) -> Pixels {
+        match self {
+            Self::F32(_) => Pixels::F32,
+            Self::Bf16(_) => Pixels::Bf16,
+            Self::F16(_) => Pixels::F16,
+            Self::U8(_) => Pixels::U8,
+        }
+    }
+
+    /// How many numbers there are.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::F32(numbers) => numbers.len(),
+            Self::Bf16(numbers) | Self::F16(numbers) => numbers.len(),
+            Self::U8(numbers) => numbers.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Their bytes, as they are in memory.
+    pub fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::F32(numbers) => numbers.as_bytes(),
+            Self::Bf16(numbers) | Self::F16(numbers) => numbers.as_bytes(),
+            Self::U8(numbers) => numbers,
+        }
+    }
+
+    /// Those of the format [`Pixels::F32`]; none of another.
+    pub fn as_f32(&self) -> Option<&[f32]> {
+        match self {
+            Self::F32(numbers) => Some(numbers),
+            _ => None,
+        }
     }
 }
 

@@ -3,16 +3,17 @@
 //! Promises: a sample that does not decode is replaced by the next one of its micro-batch, and said; a micro-batch of which
 //! none decodes is an error.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{SchemaRef, UInt32Type};
 use forebay_schemas::dataset::Modality;
-use forebay_schemas::run::Augment;
+use forebay_schemas::run::{Augment, Pixels};
 
-use super::{Batch, Replaced, Transform};
-use crate::augment::{Draws, Normalise, Renderer, View};
-use crate::decode::{Images, sequence_width, widen};
+use super::{Batch, Documents, Numbers, Pool, Replaced, Transform};
+use crate::augment::{Brain, Byte, Draws, Format, Half, Jitter, Normalise, Renderer, Sample, Single, View};
+use crate::decode::{Images, Sequences, sequence_width};
 use crate::error::{Error, Result};
 use crate::plan::Draw;
 use crate::stall::Work;
@@ -27,8 +28,8 @@ pub(crate) struct Recipe {
 
 #[derive(Clone, Debug, PartialEq)]
 enum Kind {
-    Tokens { width: usize },
-    Images { size: u32, normalise: Normalise, augment: Option<Augment> },
+    Tokens { width: usize, end: Option<u32> },
+    Images { size: u32, normalise: Normalise, format: Pixels, augment: Option<Augment> },
 }
 
 /// Which rows become which samples.
@@ -37,13 +38,41 @@ pub(crate) struct Ingredients<'a> {
     /// For each draw, which of `rows` holds it, and where.
     pub(crate) places: &'a [(u32, u32)],
     pub(crate) rows: &'a [RecordBatch],
+    /// Source and row of those that are not what was written.
+    pub(crate) unfit: &'a BTreeSet<(u32, u64)>,
+}
+
+impl Ingredients<'_> {
+    /// Refuses a sample whose row is not what was written.
+    fn check(&self, place: usize) -> std::result::Result<(), String> {
+        let draw = &self.draws[place];
+        match self.unfit.contains(&(draw.source, draw.row)) {
+            true => Err("its bytes do not fit the check that was written with them".to_owned()),
+            false => Ok(()),
+        }
+    }
 }
 
 /// What a worker keeps from one batch to the next.
 #[derive(Default)]
 pub(crate) struct Scratch {
+    pool: Pool,
     images: Images,
     renderer: Renderer,
+}
+
+impl Scratch {
+    /// Makes batches in arenas of this pool.
+    pub(crate) fn new(pool: Pool) -> Self {
+        Self { pool, ..Self::default() }
+    }
+}
+
+/// What is beside the pixels of a batch.
+struct Labelled {
+    labels: Vec<i64>,
+    replaced: Vec<Replaced>,
+    work: Work,
 }
 
 /// A batch that was made.
@@ -54,16 +83,23 @@ pub(crate) struct Made {
 }
 
 impl Recipe {
-    /// Checks a transform against the dataset's modality and the table's columns.
-    pub(crate) fn new(split: &str, seed: u64, modality: Modality, schema: &SchemaRef, transform: &Transform) -> Result<Self> {
+    /// Checks a transform against the dataset's modality and the table's columns; `end` is the token that ends documents.
+    pub(crate) fn new(
+        split: &str,
+        seed: u64,
+        (modality, end): (Modality, Option<u32>),
+        schema: &SchemaRef,
+        transform: &Transform,
+    ) -> Result<Self> {
         let kind = match (transform, modality) {
             (Transform::Tokens, Modality::Text) => {
                 let width = sequence_width(schema).map_err(|reason| Error::Invalid(format!("split `{split}`: {reason}")))?;
-                Kind::Tokens { width }
+                Kind::Tokens { width, end }
             }
-            (Transform::Images { size, mean, std, augment }, Modality::Images) => {
+            (Transform::Images { size, mean, std, format, augment }, Modality::Images) => {
                 check_images(*size, mean, std)?;
-                Kind::Images { size: *size, normalise: Normalise::new(*mean, *std), augment: augment.clone() }
+                let normalise = if *format == Pixels::U8 { Normalise::NONE } else { Normalise::new(*mean, *std) };
+                Kind::Images { size: *size, normalise, format: *format, augment: augment.clone() }
             }
             (Transform::Tokens, found) => return Err(super::unfit(found, "Text for token batches")),
             (Transform::Images { .. }, found) => return Err(super::unfit(found, "Images for image batches")),
@@ -88,7 +124,7 @@ impl Recipe {
     /// The columns to read.
     pub(crate) fn columns(&self) -> &'static [&'static str] {
         match self.kind {
-            Kind::Tokens { .. } => &["tokens"],
+            Kind::Tokens { .. } => &["tokens", "starts"],
             Kind::Images { .. } => &["bytes", "label"],
         }
     }
@@ -96,7 +132,7 @@ impl Recipe {
     /// The bytes of a stored row, guessed for images until some were read.
     pub(crate) fn row_bytes(&self) -> u64 {
         match self.kind {
-            Kind::Tokens { width } => 4 * width as u64,
+            Kind::Tokens { width, .. } => 4 * width as u64 + 12,
             Kind::Images { .. } => 16 << 10,
         }
     }
@@ -104,8 +140,15 @@ impl Recipe {
     /// The bytes of a finished batch.
     pub(crate) fn batch_bytes(&self, samples: usize) -> u64 {
         let sample = match self.kind {
-            Kind::Tokens { width } => 8 * width as u64,
-            Kind::Images { size, .. } => 12 * u64::from(size) * u64::from(size) + 8,
+            Kind::Tokens { width, .. } => 4 * width as u64,
+            Kind::Images { size, format, .. } => {
+                let bytes = match format {
+                    Pixels::F32 => 4,
+                    Pixels::Bf16 | Pixels::F16 => 2,
+                    Pixels::U8 => 1,
+                };
+                3 * bytes * u64::from(size) * u64::from(size) + 8
+            }
         };
         sample * samples as u64
     }
@@ -113,39 +156,73 @@ impl Recipe {
     /// Makes a batch; none if `stopped` says so between two samples.
     pub(crate) fn make(&self, from: &Ingredients<'_>, scratch: &mut Scratch, stopped: &dyn Fn() -> bool) -> Result<Option<Made>> {
         match &self.kind {
-            Kind::Tokens { width } => self.tokens(*width, from).map(Some),
-            Kind::Images { size, .. } => self.images(*size, from, scratch, stopped),
-        }
-    }
-
-    fn tokens(&self, width: usize, from: &Ingredients<'_>) -> Result<Made> {
-        let began = Instant::now();
-        let mut ids = Vec::with_capacity(width * from.draws.len());
-        let columns: Vec<_> =
-            from.rows.iter().map(|rows| rows.column_by_name("tokens").and_then(|column| column.as_fixed_size_list_opt())).collect();
-        for (draw, (piece, place)) in from.draws.iter().zip(from.places) {
-            let column = columns.get(*piece as usize).copied().flatten();
-            let found = column.is_some_and(|column| column.value_length() as usize == width && widen(column, *place as usize, &mut ids));
-            if !found {
-                return Err(self.corrupt(draw.row, format!("tokens: found none, expected {width} ids")));
+            Kind::Tokens { width, end } => self.tokens(*width, *end, from, &scratch.pool).map(Some),
+            Kind::Images { size, format, .. } => {
+                let mut pixels = Numbers::take(&scratch.pool, *format, 3 * *size as usize * *size as usize * from.draws.len());
+                let made = match &mut pixels {
+                    Numbers::F32(out) => self.images::<Single>(from, scratch, stopped, out),
+                    Numbers::Bf16(out) => self.images::<Brain>(from, scratch, stopped, out),
+                    Numbers::F16(out) => self.images::<Half>(from, scratch, stopped, out),
+                    Numbers::U8(out) => self.images::<Byte>(from, scratch, stopped, out),
+                };
+                let (samples, size) = (from.draws.len(), *size as usize);
+                let whole = |Labelled { labels, replaced, work }| {
+                    let batch = Batch::Images { pixels, labels, samples, size };
+                    Made { batch, replaced, work }
+                };
+                Ok(made?.map(whole))
             }
         }
-        let batch = Batch::Tokens { ids, samples: from.draws.len(), length: width - 1 };
-        Ok(Made { batch, replaced: Vec::new(), work: Work { collate: began.elapsed(), ..Work::default() } })
     }
 
-    fn images(&self, size: u32, from: &Ingredients<'_>, scratch: &mut Scratch, stopped: &dyn Fn() -> bool) -> Result<Option<Made>> {
+    fn tokens(&self, width: usize, end: Option<u32>, from: &Ingredients<'_>, pool: &Pool) -> Result<Made> {
+        let began = Instant::now();
+        let samples = from.draws.len();
+        let pieces: Vec<_> = from.rows.iter().map(|rows| Sequences::of(rows, width)).collect();
+        let row = |of: usize| {
+            from.check(of)?;
+            let (piece, place) = from.places[of];
+            let row = pieces.get(piece as usize).and_then(|piece| piece.as_ref()?.row(place as usize));
+            row.ok_or_else(|| format!("tokens: found none, expected {width} ids"))
+        };
+        let (mut ids, mut documents) = (pool.take::<u32>(width * samples), Documents::with_capacity(samples));
+        let mut put = |of: usize, out: &mut [u32]| {
+            let (tokens, starts) = row(of)?;
+            let places = || format!("starts of documents: found {starts:?}, expected places in the row, ascending, below {width}");
+            documents.push(tokens, starts, end).then_some(()).ok_or_else(places)?;
+            out.copy_from_slice(tokens);
+            Ok::<(), String>(())
+        };
+        let mut replaced = Vec::new();
+        for (place, out) in ids.chunks_exact_mut(width).enumerate() {
+            let Err(reason) = put(place, out) else { continue };
+            let mut further = (1..samples).map(|further| (place + further) % samples);
+            let by = further.find(|by| put(*by, out).is_ok());
+            replaced.push(self.replaced(from, place, reason, by)?);
+        }
+        let batch = Batch::Tokens { ids, documents, samples, length: width - 1 };
+        Ok(Made { batch, replaced, work: Work { collate: began.elapsed(), ..Work::default() } })
+    }
+
+    /// Renders all samples into `pixels`; none if it was stopped.
+    fn images<F: Format>(
+        &self,
+        from: &Ingredients<'_>,
+        scratch: &mut Scratch,
+        stopped: &dyn Fn() -> bool,
+        pixels: &mut [F::Bits],
+    ) -> Result<Option<Labelled>> {
         let began = Instant::now();
         let mut work = Work::default();
-        let area = 3 * size as usize * size as usize;
         let samples = from.draws.len();
-        let (mut pixels, mut labels) = (vec![0.0; area * samples], vec![0; samples]);
+        let area = pixels.len() / samples.max(1);
+        let mut labels = vec![0; samples];
         let mut bad: Vec<(usize, String)> = Vec::new();
-        for (place, out) in pixels.chunks_exact_mut(area).enumerate() {
+        for (place, out) in pixels.chunks_exact_mut(area.max(1)).enumerate() {
             if stopped() {
                 return Ok(None);
             }
-            match self.image(from, place, place, scratch, &mut work, out) {
+            match self.image::<F>(from, (place, place), scratch, &mut work, out) {
                 Ok(label) => labels[place] = label,
                 Err(reason) => bad.push((place, reason)),
             }
@@ -153,50 +230,58 @@ impl Recipe {
         let is_bad = |place: usize| bad.iter().any(|(other, _)| *other == place);
         let mut replaced = Vec::with_capacity(bad.len());
         for (place, reason) in &bad {
-            let draw = &from.draws[*place];
-            let failed = |reason: &str| self.corrupt(draw.row, reason.to_owned());
-            let by = (1..samples).map(|further| (place + further) % samples).find(|other| !is_bad(*other)).ok_or_else(|| failed(reason))?;
-            let out = &mut pixels[place * area..(place + 1) * area];
-            labels[*place] = self.image(from, by, *place, scratch, &mut work, out).map_err(|reason| failed(&reason))?;
-            let (source, row, reason) = (draw.source, draw.row, reason.clone());
-            replaced.push(Replaced { place: *place as u32, source, row, by: by as u32, reason });
+            let by = (1..samples).map(|further| (place + further) % samples).find(|other| !is_bad(*other));
+            replaced.push(self.replaced(from, *place, reason.clone(), by)?);
+            if let Some(by) = by {
+                let out = &mut pixels[place * area..(place + 1) * area];
+                let again = self.image::<F>(from, (by, *place), scratch, &mut work, out);
+                labels[*place] = again.map_err(|reason| self.corrupt(from.draws[by].row, reason))?;
+            }
         }
         work.collate = began.elapsed().saturating_sub(work.total());
-        let batch = Batch::Images { pixels, labels, samples, size: size as usize };
-        Ok(Some(Made { batch, replaced, work }))
+        Ok(Some(Labelled { labels, replaced, work }))
     }
 
     /// Renders the picture of sample `of`, augmented as sample `like`; returns its label.
-    fn image(
+    fn image<F: Format>(
         &self,
         from: &Ingredients<'_>,
-        of: usize,
-        like: usize,
+        (of, like): (usize, usize),
         scratch: &mut Scratch,
         work: &mut Work,
-        out: &mut [f32],
+        out: &mut [F::Bits],
     ) -> std::result::Result<i64, String> {
-        let Kind::Images { size, normalise, augment } = &self.kind else { return Err("a sample of text is no image".to_owned()) };
-        let (piece, row) = from.places[of];
-        let (bytes, label) = image_row(&from.rows[piece as usize], row as usize)
+        let Kind::Images { size, normalise, augment, .. } = &self.kind else { return Err("a sample of text is no image".to_owned()) };
+        from.check(of)?;
+        let (piece, place) = from.places[of];
+        let (bytes, label) = image_row(&from.rows[piece as usize], place as usize)
             .ok_or_else(|| "columns `bytes` and `label`: found none, expected an image and its label".to_owned())?;
         let began = Instant::now();
         let opened = scratch.images.open(bytes)?;
         let (width, height) = opened.sides();
+        let Draw { source, epoch, row, .. } = from.draws[like];
         let view = match augment {
-            Some(augment) => {
-                let draw = &from.draws[like];
-                View::random(width, height, *size, augment, &mut Draws::new(self.seed, draw.source, draw.epoch, draw.row))
-            }
+            Some(augment) => View::random(width, height, *size, augment, &mut Draws::new(self.seed, source, epoch, row)),
             None => View::centred(width, height, *size),
         };
+        let jitter = augment.as_ref().and_then(|augment| Jitter::random(augment, self.seed, source, epoch, row));
         let (picture, view) = scratch.images.part(opened, &view, *size)?;
         let decoded = Instant::now();
-        scratch.renderer.render(&picture, &view, *size, normalise, out);
+        let sample = Sample { view: &view, size: *size, jitter: jitter.as_ref(), normalise };
+        scratch.renderer.render::<F>(&picture, &sample, out);
         scratch.images.recycle(picture);
         work.decode += decoded - began;
         work.augment += decoded.elapsed();
         Ok(label)
+    }
+
+    /// What is said of a sample in whose place is another; an error where there is none.
+    fn replaced(&self, from: &Ingredients<'_>, place: usize, reason: String, by: Option<usize>) -> Result<Replaced> {
+        let Draw { source, row, .. } = from.draws[place];
+        match by {
+            Some(by) => Ok(Replaced { place: place as u32, source, row, by: by as u32, reason }),
+            None => Err(self.corrupt(row, reason)),
+        }
     }
 
     fn corrupt(&self, row: u64, reason: String) -> Error {

@@ -9,4 +9,4 @@ mod jpeg;
 mod tokens;
 
 pub(crate) use image::{Images, Picture};
-pub(crate) use tokens::{sequence_width, widen};
+pub(crate) use tokens::{Sequences, sequence_width};

@@ -1,26 +1,52 @@
-//! Packed token sequences: 32-bit ids in a fixed-size list, widened to the 64 bits that embeddings take.
+//! Packed token sequences: 32-bit ids in a fixed-size list, and the places at which documents begin.
 
-use arrow::array::{Array, FixedSizeListArray, UInt32Array};
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::array::{Array, AsArray, FixedSizeListArray, ListArray, RecordBatch, UInt32Array};
+use arrow::datatypes::{DataType, SchemaRef, UInt32Type};
 
-/// Number of ids in a row of the column `tokens`; the error says what the column is instead.
+/// Number of ids in a row of the column `tokens`; the error says what a column is instead.
 pub(crate) fn sequence_width(schema: &SchemaRef) -> Result<usize, String> {
     let expected = "expected a fixed-size list of at least 2 uint32";
-    let field = schema.field_with_name("tokens").map_err(|_| format!("found no column `tokens`, {expected}"))?;
-    match field.data_type() {
-        DataType::FixedSizeList(item, width) if *item.data_type() == DataType::UInt32 && *width >= 2 => Ok(*width as usize),
-        found => Err(format!("column `tokens`: found {found}, {expected}")),
+    let kind = |column: &str, expected: &str| {
+        schema.field_with_name(column).map(|field| field.data_type()).map_err(|_| format!("found no column `{column}`, {expected}"))
+    };
+    let width = match kind("tokens", expected)? {
+        DataType::FixedSizeList(item, width) if *item.data_type() == DataType::UInt32 && *width >= 2 => *width as usize,
+        found => return Err(format!("column `tokens`: found {found}, {expected}")),
+    };
+    let expected = "expected a list of uint32";
+    match kind("starts", expected)? {
+        DataType::List(item) if *item.data_type() == DataType::UInt32 => Ok(width),
+        found => Err(format!("column `starts`: found {found}, {expected}")),
     }
 }
 
-/// Appends the ids of row `row` to `ids`; false if they are not there.
-pub(crate) fn widen(column: &FixedSizeListArray, row: usize, ids: &mut Vec<i64>) -> bool {
-    let width = column.value_length() as usize;
-    let start = column.value_offset(row) as usize;
-    let Some(values) = column.values().as_any().downcast_ref::<UInt32Array>() else { return false };
-    if column.is_null(row) || values.null_count() > 0 {
-        return false;
+/// The columns of rows that were read together.
+pub(crate) struct Sequences<'a> {
+    tokens: &'a FixedSizeListArray,
+    ids: &'a [u32],
+    starts: &'a ListArray,
+    places: &'a UInt32Array,
+}
+
+impl<'a> Sequences<'a> {
+    /// None if they are not there with `width` ids a row.
+    pub(crate) fn of(rows: &'a RecordBatch, width: usize) -> Option<Self> {
+        let tokens = rows.column_by_name("tokens")?.as_fixed_size_list_opt()?;
+        let ids = tokens.values().as_primitive_opt::<UInt32Type>()?;
+        let starts = rows.column_by_name("starts")?.as_list_opt::<i32>()?;
+        let places = starts.values().as_primitive_opt::<UInt32Type>()?;
+        let sound = tokens.value_length() as usize == width && ids.null_count() == 0 && places.null_count() == 0;
+        sound.then(|| Self { tokens, ids: ids.values(), starts, places })
     }
-    ids.extend(values.values()[start..start + width].iter().map(|&id| i64::from(id)));
-    true
+
+    /// The ids of a row and the places at which documents begin; none if it is null.
+    pub(crate) fn row(&self, row: usize) -> Option<(&'a [u32], &'a [u32])> {
+        if row >= self.tokens.len() || self.tokens.is_null(row) || self.starts.is_null(row) {
+            return None;
+        }
+        let first = self.tokens.value_offset(row) as usize;
+        let ids = &self.ids[first..first + self.tokens.value_length() as usize];
+        let offsets = &self.starts.value_offsets()[row..row + 2];
+        Some((ids, &self.places.values()[offsets[0] as usize..offsets[1] as usize]))
+    }
 }

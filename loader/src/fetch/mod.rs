@@ -2,7 +2,7 @@
 //!
 //! Without a cache the rows of a group are read as they are wanted, in reads of about a MiB ([`ranges`]). With one the
 //! unit is the block: whole blocks are read, kept, and shared. Every read of storage goes through one function, which asks a
-//! second time where the first answer is slow, and again where it failed ([`policy`]).
+//! second time where the first answer is slow, and again where it failed ([`policy`]), and compares the rows with their checks.
 //! Promises: a read with another number of rows than asked for is an error; each row of a group is in memory once.
 //! Deliberately absent: which rows belong together in a group (`prefetch`), and any copy in memory that outlives its group.
 
@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
+use forebay_schemas::check::{self, CHECK};
 use forebay_schemas::run::Loading;
 use forebay_store::{Kind, Table};
 use futures::future::{BoxFuture, Either, select};
@@ -26,11 +27,18 @@ use crate::cache::Cache;
 use crate::error::{Error, Result};
 use crate::machine::Machine;
 use crate::plan::{Block, Draw, Plan};
+use crate::stall::Meter;
 use policy::Latencies;
 pub(crate) use ranges::Ranges;
 
 /// About what one read takes.
 const READ_BYTES: u64 = 1 << 20;
+
+/// Where reading is done, and what is told of it.
+pub(crate) struct Host {
+    pub(crate) machine: Arc<dyn Machine>,
+    pub(crate) meter: Arc<Meter>,
+}
 
 /// Where rows come from, and what is read of them. Cheap to clone.
 #[derive(Clone)]
@@ -45,6 +53,7 @@ struct Inner {
     columns: &'static [&'static str],
     cache: Option<Cache>,
     machine: Arc<dyn Machine>,
+    meter: Arc<Meter>,
     /// One permit a read under way.
     reads: Semaphore,
     settings: Loading,
@@ -56,6 +65,8 @@ struct Inner {
 pub(crate) struct Fetched {
     /// By source and row.
     pieces: Vec<Piece>,
+    /// Source and row of those that are not what was written, however often they were read.
+    pub(crate) unfit: BTreeSet<(u32, u64)>,
     /// Rows that came from storage.
     pub(crate) read_rows: u64,
 }
@@ -66,7 +77,16 @@ struct Piece {
     source: u32,
     ranges: Ranges,
     rows: RecordBatch,
+    /// Rows of the table that are not what was written.
+    unfit: Vec<u64>,
     stored: bool,
+}
+
+/// What a read gave.
+struct Rows {
+    batch: RecordBatch,
+    /// Places in it of rows that do not fit their checks.
+    unfit: Vec<usize>,
 }
 
 impl Fetch {
@@ -76,7 +96,7 @@ impl Fetch {
         split: &str,
         columns: &'static [&'static str],
         cache: Option<Cache>,
-        machine: Arc<dyn Machine>,
+        host: Host,
         settings: &Loading,
     ) -> Self {
         let inner = Inner {
@@ -85,7 +105,8 @@ impl Fetch {
             split: split.to_owned(),
             columns,
             cache,
-            machine,
+            machine: host.machine,
+            meter: host.meter,
             reads: Semaphore::new(settings.reads.max(1) as usize),
             settings: settings.clone(),
             latencies: Mutex::default(),
@@ -99,8 +120,16 @@ impl Fetch {
 
     /// The same without a cache.
     pub(crate) fn uncached(&self) -> Self {
-        let Inner { tables, plan, split, columns, machine, settings, .. } = self.inner.as_ref();
-        Self::new(tables.clone(), plan.clone(), split, columns, None, Arc::clone(machine), settings)
+        let Inner { tables, plan, split, columns, machine, settings, meter, .. } = self.inner.as_ref();
+        Self::new(
+            tables.clone(),
+            plan.clone(),
+            split,
+            columns,
+            None,
+            Host { machine: Arc::clone(machine), meter: Arc::clone(meter) },
+            settings,
+        )
     }
 
     /// Rows of the first table.
@@ -120,6 +149,7 @@ impl Fetch {
     /// Fetches the rows of `draws`, of which a row takes about `row_bytes`, and which are those of `steps`.
     pub(crate) async fn group(&self, draws: &[Draw], row_bytes: u64, steps: &Range<u64>) -> Result<Fetched> {
         let inner = &self.inner;
+        let _read = inner.meter.read();
         let reads: Vec<BoxFuture<'_, Result<Piece>>> = match &inner.cache {
             None => self.reads(draws, row_bytes).into_iter().map(|(source, ranges)| inner.piece(source, ranges).boxed()).collect(),
             Some(cache) => self.blocks(draws).into_iter().map(|(block, wanted)| inner.block(cache, block, wanted, steps).boxed()).collect(),
@@ -127,7 +157,8 @@ impl Fetch {
         let mut pieces: Vec<Piece> = reads.into_iter().collect::<FuturesUnordered<_>>().try_collect().await?;
         pieces.sort_unstable_by_key(|piece| (piece.source, piece.ranges.end()));
         let read_rows = pieces.iter().filter(|piece| piece.stored).map(|piece| piece.rows.num_rows() as u64).sum();
-        Ok(Fetched { pieces, read_rows })
+        let unfit = pieces.iter().flat_map(|piece| piece.unfit.iter().map(|row| (piece.source, *row))).collect();
+        Ok(Fetched { pieces, unfit, read_rows })
     }
 
     /// The reads for these draws.
@@ -151,6 +182,11 @@ impl Fetch {
         blocks
     }
 
+    /// What reading does.
+    pub(crate) fn meter(&self) -> &Arc<Meter> {
+        &self.inner.meter
+    }
+
     /// Reads that were asked for twice.
     pub(crate) fn hedges(&self) -> u64 {
         self.inner.latencies().hedges()
@@ -162,18 +198,23 @@ impl Inner {
     async fn block(&self, cache: &Cache, block: Block, wanted: BTreeSet<u64>, steps: &Range<u64>) -> Result<Piece> {
         let _permit = self.permit().await?;
         let places = self.plan.places(block);
-        let (rows, stored) = match cache.get(block, places.end - places.start, steps).await {
-            Some(rows) => (rows, false),
+        let all = || Ranges::exactly(places.clone().map(|place| self.plan.row(block.source, place)).collect());
+        let (rows, unfit, stored) = match cache.get(block, places.end - places.start, steps).await {
+            Some(rows) => (rows, Vec::new(), false),
             None => {
                 // Another replica of the host may be reading it just now.
                 let _claim = cache.claim(block).await;
                 match cache.get(block, places.end - places.start, steps).await {
-                    Some(rows) => (rows, false),
+                    Some(rows) => (rows, Vec::new(), false),
                     None => {
-                        let ranges = Ranges::exactly(places.clone().map(|place| self.plan.row(block.source, place)).collect());
+                        let ranges = all();
                         let rows = self.persistent(block.source, &ranges).await?;
-                        cache.put(block, &rows, steps).await;
-                        (rows, true)
+                        // What is in a cache counts as sound.
+                        if rows.unfit.is_empty() {
+                            cache.put(block, &rows.batch, steps).await;
+                        }
+                        let unfit = rows.unfit.iter().filter_map(|place| ranges.row(*place as u64)).collect();
+                        (rows.batch, unfit, true)
                     }
                 }
             }
@@ -183,7 +224,7 @@ impl Inner {
         let few: UInt32Array = wanted.iter().map(|place| (place - places.start) as u32).collect();
         let rows = if few.len() == rows.num_rows() { Ok(rows) } else { take_record_batch(&rows, &few) };
         let rows = rows.map_err(|error| Error::Internal(format!("split `{}`: rows of a block cannot be taken: {error}", self.split)))?;
-        Ok(Piece { source: block.source, ranges, rows, stored })
+        Ok(Piece { source: block.source, ranges, rows, unfit, stored })
     }
 
     fn rows_of(&self, block: Block) -> u64 {
@@ -194,37 +235,47 @@ impl Inner {
     /// Rows as they are stored.
     async fn piece(&self, source: u32, ranges: Ranges) -> Result<Piece> {
         let _permit = self.permit().await?;
-        let rows = self.persistent(source, &ranges).await?;
-        Ok(Piece { source, ranges, rows, stored: true })
+        let Rows { batch: rows, unfit } = self.persistent(source, &ranges).await?;
+        let unfit = unfit.iter().filter_map(|place| ranges.row(*place as u64)).collect();
+        Ok(Piece { source, ranges, rows, unfit, stored: true })
     }
 
     async fn permit(&self) -> Result<tokio::sync::SemaphorePermit<'_>> {
         self.reads.acquire().await.map_err(|_| Error::Internal("the reads of a loader were closed".to_owned()))
     }
 
-    /// Reads rows, again and again where that may help.
-    async fn persistent(&self, source: u32, ranges: &Ranges) -> Result<RecordBatch> {
+    /// Reads rows, again and again where that may help. Rows that do not fit their checks may have been damaged on the way; what
+    /// is read alike again is damaged where it lies.
+    async fn persistent(&self, source: u32, ranges: &Ranges) -> Result<Rows> {
         let began = self.machine.now();
         let mut attempts = 1;
         loop {
-            let failure = match self.hedged(source, ranges).await {
-                Ok(rows) => return Ok(rows),
-                Err(failure) => failure,
+            let read = self.hedged(source, ranges).await;
+            let (failure, unfit) = match read {
+                Ok(rows) if rows.unfit.is_empty() || attempts >= policy::UNFIT_READS => return Ok(rows),
+                Ok(rows) => {
+                    (forebay_store::Error::new(Kind::Corrupt, format!("{} rows do not fit their checks", rows.unfit.len())), Some(rows))
+                }
+                Err(failure) => (failure, None),
             };
             let chance = u64::from(source) ^ ranges.end() ^ u64::from(std::process::id()) << 32;
             let since = self.machine.now().saturating_sub(began);
             let Some(pause) = policy::retry(failure.kind(), attempts, since, self.settings.patience.duration(), chance) else {
+                if let Some(rows) = unfit {
+                    return Ok(rows);
+                }
                 let doing = format!("cannot read {} rows in {} ranges, after {attempts} attempts", ranges.rows(), ranges.as_slice().len());
                 return Err(Error::Store { split: self.split.clone(), doing, source: failure });
             };
             tracing::debug!(%failure, attempts, ?pause, "a read is tried again");
+            let _pause = self.meter.pause();
             self.machine.sleep(pause).await;
             attempts += 1;
         }
     }
 
     /// Reads rows, asking a second time if the first answer takes much longer than most.
-    async fn hedged(&self, source: u32, ranges: &Ranges) -> forebay_store::Result<RecordBatch> {
+    async fn hedged(&self, source: u32, ranges: &Ranges) -> forebay_store::Result<Rows> {
         let first = Box::pin(self.once(source, ranges));
         let Some(after) = self.latencies().hedge_after(self.settings.hedge) else { return first.await };
         let first = match select(first, self.machine.sleep(after)).await {
@@ -242,15 +293,24 @@ impl Inner {
         }
     }
 
-    async fn once(&self, source: u32, ranges: &Ranges) -> forebay_store::Result<RecordBatch> {
+    async fn once(&self, source: u32, ranges: &Ranges) -> forebay_store::Result<Rows> {
         let began = self.machine.now();
-        let rows = self.tables[source as usize].read(ranges.as_slice(), self.columns).await?;
-        if rows.num_rows() as u64 != ranges.rows() {
-            let message = format!("a read gave {} rows, expected {}", rows.num_rows(), ranges.rows());
+        let table = &self.tables[source as usize];
+        let verify = self.settings.verify && table.schema().field_with_name(CHECK).is_ok();
+        let columns: Vec<&str> = self.columns.iter().copied().chain(verify.then_some(CHECK)).collect();
+        let mut batch = table.read(ranges.as_slice(), &columns).await?;
+        if batch.num_rows() as u64 != ranges.rows() {
+            let message = format!("a read gave {} rows, expected {}", batch.num_rows(), ranges.rows());
             return Err(forebay_store::Error::new(Kind::Corrupt, message));
         }
         self.latencies().took(self.machine.now().saturating_sub(began));
-        Ok(rows)
+        let mut unfit = Vec::new();
+        if verify {
+            let missing = || forebay_store::Error::new(Kind::Corrupt, "a read gave rows without their checks");
+            unfit = check::unfit(&batch).ok_or_else(missing)?;
+            batch.remove_column(self.columns.len());
+        }
+        Ok(Rows { batch, unfit })
     }
 
     fn latencies(&self) -> std::sync::MutexGuard<'_, Latencies> {

@@ -16,6 +16,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Reads of bytes that are not what they should be; the bytes may have been damaged on the way.
 const CORRUPT_READS: u32 = 5;
+/// Reads of rows that do not fit their checks.
+pub(crate) const UNFIT_READS: u32 = 2;
 
 /// Durations that are remembered.
 const MEMORY: usize = 64;

@@ -89,6 +89,13 @@ impl Ranges {
         self.ranges.last().zip(self.before.last()).map_or(0, |(range, before)| before + range.end - range.start)
     }
 
+    /// The row at a place among the rows covered; none beyond them.
+    pub(crate) fn row(&self, place: u64) -> Option<u64> {
+        let i = self.before.partition_point(|before| *before <= place).checked_sub(1)?;
+        let row = self.ranges[i].start + place - self.before[i];
+        self.ranges[i].contains(&row).then_some(row)
+    }
+
     /// Where `row` is among the rows covered; none if it is not.
     pub(crate) fn place(&self, row: u64) -> Option<usize> {
         let i = self.ranges.partition_point(|range| range.end <= row);
@@ -114,6 +121,7 @@ mod tests {
             prop_assert_eq!(flat.len() as u64, found.rows());
             for row in 0..400 {
                 prop_assert_eq!(found.place(row), flat.iter().position(|other| *other == row));
+                prop_assert_eq!(found.row(row), flat.get(row as usize).copied());
             }
             prop_assert!(wanted.iter().all(|row| found.place(*row).is_some()));
             for range in &found.ranges {

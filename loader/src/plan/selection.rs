@@ -6,6 +6,8 @@
 //! Promises: [`Selection::row`] takes the same time wherever it looks; memory is at most 17 bits a selected row and
 //! 1.04 bits a row of the table. Built from ascending ranges as they come, without holding them.
 
+mod stored;
+
 use std::ops::Range;
 
 use forebay_schemas::Digest;
@@ -192,6 +194,21 @@ impl SelectionBuilder {
             at = self.number * CHUNK_ROWS + last + 1;
         }
         self.end = self.end.max(rows.end);
+        true
+    }
+
+    /// Adds the rows of the chunk of this number that are ones in `words`; false, and nothing is added, if it does not lie after
+    /// those added before.
+    fn add_chunk(&mut self, number: u64, words: impl Iterator<Item = u64>) -> bool {
+        if number.saturating_mul(CHUNK_ROWS) < self.end {
+            return false;
+        }
+        self.close();
+        self.number = number;
+        self.words.iter_mut().zip(words).for_each(|(place, word)| *place = word);
+        if let Some(last) = self.words.iter().rposition(|word| *word != 0) {
+            self.end = number * CHUNK_ROWS + last as u64 * 64 + u64::from(64 - self.words[last].leading_zeros());
+        }
         true
     }
 

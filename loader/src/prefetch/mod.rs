@@ -13,7 +13,7 @@ pub(crate) mod reader;
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tokio::runtime::Handle;
@@ -24,7 +24,7 @@ use crate::batch::{Batch, MicroBatch, Recipe};
 use crate::error::{Error, Result};
 use crate::fetch::Fetch;
 use crate::quarantine::Quarantine;
-use crate::stall::Waits;
+use crate::stall::{Meter, Waits};
 use queue::{Queue, work};
 
 /// How much a stream may do ahead of its consumer.
@@ -73,6 +73,7 @@ pub struct Stream {
     /// Samples that may yet be replaced.
     corrupt_left: u64,
     runtime: Option<Handle>,
+    meter: Arc<Meter>,
     quarantine: Option<Arc<Quarantine>>,
     reader: Option<tokio::task::JoinHandle<()>>,
     workers: Vec<JoinHandle<()>>,
@@ -99,6 +100,7 @@ impl Stream {
         let queue = Arc::new(Queue::new(recipe, total, half));
         let mut stream = Self::idle(queue);
         (stream.total, stream.corrupt_left, stream.runtime) = (total, options.corrupt_samples, Some(runtime.clone()));
+        stream.meter = Arc::clone(fetch.meter());
         let threads = match options.threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             threads => threads,
@@ -128,8 +130,9 @@ impl Stream {
     }
 
     fn idle(queue: Arc<Queue>) -> Self {
-        let (waits, workers) = (Waits::default(), Vec::new());
-        Self { queue, next: 0, total: 0, waits, failure: None, corrupt_left: 0, runtime: None, quarantine: None, reader: None, workers }
+        let (waits, meter, workers) = (Waits::default(), Arc::default(), Vec::new());
+        let (runtime, quarantine, reader) = (None, None, None);
+        Self { queue, next: 0, total: 0, waits, failure: None, corrupt_left: 0, runtime, meter, quarantine, reader, workers }
     }
 
     /// Writes samples that do not decode there.
@@ -153,7 +156,7 @@ impl Stream {
         if self.next == self.total {
             return None;
         }
-        let from = Instant::now();
+        let from = self.meter.look();
         let ready = self.queue.take(self.next)?;
         let to = Instant::now();
         match ready {
@@ -180,7 +183,12 @@ impl Stream {
         error
     }
 
-    /// Where the time went in which [`Self::next`] was blocked.
+    /// Charges time in which the consumer copied a batch to where it computes.
+    pub fn copied(&mut self, time: Duration) {
+        self.waits.copy += time.as_secs_f64();
+    }
+
+    /// Where the time went in which [`Self::next`] was blocked, and that of copies.
     pub fn waits(&self) -> Waits {
         self.waits
     }

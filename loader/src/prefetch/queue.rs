@@ -4,7 +4,7 @@
 //! the bound, or none is waiting. So the batch that is due next is always among those being made, and the bound cannot
 //! stop the stream.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -16,14 +16,17 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::Work as Totals;
 use super::order::Due;
 use super::reader::Read;
-use crate::batch::{Ingredients, Made, MicroBatch, Recipe, Replaced, Scratch};
+use crate::batch::{Ingredients, Made, MicroBatch, Pool, Recipe, Replaced, Scratch};
 use crate::error::{Error, Result};
-use crate::stall::{Passage, Work};
+use crate::stall::{Passage, Reading, Work};
 
 /// Rows that were read together; their bytes are given back when the last job that needs them is done.
 pub(crate) struct Group {
     pub(crate) rows: Vec<RecordBatch>,
-    pub(crate) read: Instant,
+    /// Source and row of those that are not what was written.
+    pub(crate) unfit: BTreeSet<(u32, u64)>,
+    /// When, and what reading had done until then.
+    pub(crate) read: (Instant, Reading),
     /// Rows that came from storage.
     pub(crate) read_rows: u64,
     /// Rows that the jobs need.
@@ -48,6 +51,7 @@ pub(crate) struct Queue {
     total: u64,
     bound: u64,
     stopped: AtomicBool,
+    pool: Pool,
     state: Mutex<State>,
     for_workers: Condvar,
     for_consumer: Condvar,
@@ -73,6 +77,7 @@ impl Queue {
             total,
             bound,
             stopped: AtomicBool::new(false),
+            pool: Pool::default(),
             state: Mutex::default(),
             for_workers: Condvar::new(),
             for_consumer: Condvar::new(),
@@ -190,7 +195,7 @@ impl Queue {
 
 /// A worker: makes batches until there are no more to make.
 pub(crate) fn work(queue: &Queue) {
-    let mut scratch = Scratch::default();
+    let mut scratch = Scratch::new(queue.pool.clone());
     while let Some((job, bytes)) = queue.job() {
         if !do_job(queue, job, bytes, &mut scratch) {
             return;
@@ -220,7 +225,7 @@ impl Queue {
         loop {
             let job = self.next_job(&mut self.lock());
             let Some((job, bytes)) = job else { return };
-            do_job(self, job, bytes, &mut Scratch::default());
+            do_job(self, job, bytes, &mut Scratch::new(self.pool.clone()));
         }
     }
 
@@ -235,7 +240,7 @@ impl Queue {
 
 fn make(queue: &Queue, job: Job, scratch: &mut Scratch, started: Instant) -> Result<Option<(MicroBatch, Passage)>> {
     let Job { due, places, group } = job;
-    let ingredients = Ingredients { draws: &due.draws, places: &places, rows: &group.rows };
+    let ingredients = Ingredients { draws: &due.draws, places: &places, rows: &group.rows, unfit: &group.unfit };
     let Some(Made { batch, replaced, work }) = queue.recipe.make(&ingredients, scratch, &|| queue.is_stopped())? else { return Ok(None) };
     let passage = Passage { read: group.read, started, finished: Instant::now(), work };
     let digest = Replaced::digest(due.digest, &replaced);

@@ -119,18 +119,19 @@ async fn read_group(
     let began = Instant::now();
     let steps = due.first().map_or(0, |due| due.step)..due.last().map_or(0, |due| due.step + 1);
     let fetched = fetch.group(&draws, row_bytes.load(Ordering::Relaxed), &steps).await?;
-    let read = Instant::now();
+    let read = fetch.meter().look();
     let bytes = fetched.bytes();
     row_bytes.store((bytes / fetched.rows().max(1)).max(1), Ordering::Relaxed);
-    let (rows, used_rows) = (fetched.batches(), distinct(draws));
+    let (rows, unfit, used_rows) = (fetched.batches(), fetched.unfit.clone(), distinct(draws));
     let mut jobs = Vec::with_capacity(due.len());
-    let group = Arc::new(Group { rows, read, read_rows: fetched.read_rows, used_rows, bytes, _permit: budget.correct(permit, bytes) });
+    let group =
+        Arc::new(Group { rows, unfit, read, read_rows: fetched.read_rows, used_rows, bytes, _permit: budget.correct(permit, bytes) });
     for due in due {
         let places: Option<Vec<(u32, u32)>> = due.draws.iter().map(|draw| fetched.place(draw)).collect();
         let places = places.ok_or_else(|| Error::Internal(format!("step {}: a row that was read is missing", due.step)))?;
         jobs.push(Job { due, places, group: Arc::clone(&group) });
     }
-    Ok(Read { jobs, group, seconds: (read - began).as_secs_f64() })
+    Ok(Read { jobs, group, seconds: (read.0 - began).as_secs_f64() })
 }
 
 /// How many rows these draws are of.

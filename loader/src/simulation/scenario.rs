@@ -13,12 +13,12 @@ use forebay_store::Table;
 use super::Chance;
 use super::disk::Platter;
 use super::machine::{Tasks, Turned};
-use super::store::{Faults, ROW_BYTES, Shelf, WIDTH, ids, schema};
+use super::store::{Faults, ROW_BYTES, Shelf, WIDTH, ids, schema, start};
 use crate::batch::{Batch, MicroBatch, Recipe, Transform};
 use crate::cache::disk::Disk;
 use crate::cache::{Cache, Counts};
 use crate::error::Kind;
-use crate::fetch::Fetch;
+use crate::fetch::{Fetch, Host};
 use crate::machine::Machine;
 use crate::plan::{Draw, Plan, SelectionBuilder, Shuffle, Source};
 use crate::prefetch::Order;
@@ -162,11 +162,12 @@ impl Scenario {
         for rank in 0..world {
             let mine: Vec<u32> = (0..self.micro_batches).filter(|index| *index as usize % world == rank).collect();
             let tables = shelves.iter().map(|shelf| Arc::clone(shelf) as Arc<dyn Table>).collect();
-            let recipe = Recipe::new("train", 9, Modality::Text, &schema(), &Transform::Tokens).expect("recipe");
+            let recipe = Recipe::new("train", 9, (Modality::Text, None), &schema(), &Transform::Tokens).expect("recipe");
             let cache = self.cache.map(|size| open_cache(plan, disk, &machine, clock, size));
             caches.extend(cache.clone());
+            let host = Host { machine: Arc::clone(&machine), meter: Arc::default() };
             let loading = Loading { reads: 4, hedge: self.hedge, patience: Millis(3_600_000), ..Loading::default() };
-            let fetch = Fetch::new(tables, plan.clone(), "train", recipe.columns(), cache, Arc::clone(&machine), &loading);
+            let fetch = Fetch::new(tables, plan.clone(), "train", recipe.columns(), cache, host, &loading);
             let order = Order::planned(plan.clone(), mine, first, self.steps).expect("order");
             let total = order.len();
             let queue = Arc::new(Queue::new(recipe, total, self.bound));
@@ -224,7 +225,7 @@ impl Scenario {
         }
         if let Some(size) = self.cache.filter(|_| self.disk_fails == 0) {
             // Until it lists the folder again, a replica does not know what the others wrote.
-            let largest = 1_000 + 16 * ROW_BYTES;
+            let largest = 1_600 + 16 * ROW_BYTES;
             let allowed = size + most_world * (size / 32 + largest);
             assert!(disk.most_bytes() <= allowed, "{} bytes on the disk, {allowed} allowed: {self:?}", disk.most_bytes());
         }
@@ -239,11 +240,11 @@ impl Scenario {
                 let planned = plan.micro_batch(step, index);
                 let micro_batch = &history.fed[&(step, index)];
                 assert_eq!(micro_batch.digest, planned.digest(), "seed {seed}, step {step}, micro-batch {index}");
-                let Batch::Tokens { ids: found, .. } = &micro_batch.batch else { panic!("tokens") };
-                for (draw, found) in planned.draws.iter().zip(found.chunks_exact(WIDTH)) {
-                    let expected: Vec<i64> = ids(draw.source, draw.row).into_iter().map(i64::from).collect();
-                    assert_eq!(found, expected, "seed {seed}, step {step}, micro-batch {index}, {draw:?}");
+                let Batch::Tokens { ids: found, documents, .. } = &micro_batch.batch else { panic!("tokens") };
+                for ((place, draw), found) in planned.draws.iter().enumerate().zip(found.chunks_exact(WIDTH)) {
+                    assert_eq!(found, ids(draw.source, draw.row), "seed {seed}, step {step}, micro-batch {index}, {draw:?}");
                     let Draw { source, epoch, row, .. } = *draw;
+                    assert_eq!(documents.starts(place).last(), Some(&start(row)), "seed {seed}, step {step}, {draw:?}");
                     *times.entry((source, epoch)).or_default().entry(row).or_default() += 1;
                 }
             }

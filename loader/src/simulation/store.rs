@@ -4,7 +4,8 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use arrow::array::{FixedSizeListArray, RecordBatch, UInt32Array};
+use arrow::array::{FixedSizeListArray, ListArray, RecordBatch, UInt32Array};
+use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use forebay_store::{Error, Kind, Result, RowRanges, Table};
@@ -70,16 +71,25 @@ pub(super) fn ids(source: u32, row: u64) -> Vec<u32> {
     ids
 }
 
+/// Where a document begins in a row.
+pub(super) fn start(row: u64) -> u32 {
+    (row % WIDTH as u64) as u32
+}
+
+/// The columns of a table of sequences that are read.
 pub(super) fn schema() -> SchemaRef {
-    let item = Arc::new(Field::new("item", DataType::UInt32, false));
-    Arc::new(Schema::new(vec![Field::new("tokens", DataType::FixedSizeList(item, WIDTH as i32), false)]))
+    let whole = forebay_schemas::record::sequences(WIDTH - 1);
+    Arc::new(Schema::new(["tokens", "starts"].map(|name| whole.field_with_name(name).expect("column").clone()).to_vec()))
 }
 
 fn rows_of(source: u32, rows: impl Iterator<Item = u64>) -> RecordBatch {
-    let values = UInt32Array::from_iter_values(rows.flat_map(|row| ids(source, row)));
+    let rows: Vec<u64> = rows.collect();
     let item = Arc::new(Field::new("item", DataType::UInt32, false));
-    let list = FixedSizeListArray::new(item, WIDTH as i32, Arc::new(values), None);
-    RecordBatch::try_new(schema(), vec![Arc::new(list)]).expect("rows")
+    let values = UInt32Array::from_iter_values(rows.iter().flat_map(|row| ids(source, *row)));
+    let tokens = FixedSizeListArray::new(Arc::clone(&item), WIDTH as i32, Arc::new(values), None);
+    let starts = UInt32Array::from_iter_values(rows.iter().map(|row| start(*row)));
+    let starts = ListArray::new(item, OffsetBuffer::from_lengths(vec![1; rows.len()]), Arc::new(starts), None);
+    RecordBatch::try_new(schema(), vec![Arc::new(tokens), Arc::new(starts)]).expect("rows")
 }
 
 /// Counts rows that are being read, also of reads that are given up.

@@ -4,6 +4,7 @@ use std::io::Cursor;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{
     ArrayRef, FixedSizeBinaryArray, FixedSizeListArray, LargeBinaryArray, ListArray, RecordBatch, UInt32Array, UInt64Array,
@@ -13,9 +14,11 @@ use arrow::datatypes::{DataType, Field, SchemaRef};
 use forebay_loader::Sourced;
 use forebay_schemas::Digest;
 use forebay_schemas::dataset::{DatasetManifest, Modality, TableFormat};
-use forebay_schemas::record;
-use forebay_store::Dataset;
+use forebay_schemas::{check, record};
+use forebay_store::{Dataset, Location};
 use image::{ImageFormat, Rgb, RgbImage};
+use object_store::memory::InMemory;
+use object_store::throttle::{ThrottleConfig, ThrottledStore};
 use tokio::runtime::{Handle, Runtime};
 
 /// Length of a sample.
@@ -26,7 +29,7 @@ pub(crate) struct Lake {
     pub(crate) runtime: Runtime,
     pub(crate) dataset: Dataset,
     pub(crate) manifest: DatasetManifest,
-    _folder: tempfile::TempDir,
+    pub(crate) folder: tempfile::TempDir,
 }
 
 impl Lake {
@@ -41,22 +44,20 @@ impl Lake {
     }
 
     fn sequences(format: TableFormat, rows: u64, length: usize) -> Self {
-        let schema = record::sequences(length);
-        let batches = (0..rows)
-            .step_by(300)
-            .map(|first| {
-                let count = 300.min(rows - first) as usize;
-                let ids = (first..first + count as u64).flat_map(|row| (0..=length as u64).map(move |i| (row * 10 + i) as u32));
-                let tokens =
-                    FixedSizeListArray::new(item(DataType::UInt32), length as i32 + 1, Arc::new(UInt32Array::from_iter_values(ids)), None);
-                let one_each = OffsetBuffer::from_lengths(vec![1; count]);
-                let documents = UInt64Array::from_iter_values(first..first + count as u64);
-                let documents = ListArray::new(item(DataType::UInt64), one_each.clone(), Arc::new(documents), None);
-                let starts = ListArray::new(item(DataType::UInt32), one_each, Arc::new(UInt32Array::from(vec![0; count])), None);
-                batch(&schema, vec![Arc::new(tokens), Arc::new(documents), Arc::new(starts)])
-            })
-            .collect();
-        Self::commit(format, Modality::Text, schema.clone(), batches)
+        Self::commit(format, Modality::Text, record::sequences(length), sequences(rows, length))
+    }
+
+    /// The rows of [`Self::wide_tokens`] in a store of which each read takes so long, and each byte.
+    pub(crate) fn far_tokens(rows: u64, a_read: Duration, a_byte: Duration) -> Self {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let runtime = Runtime::new().expect("runtime");
+        let store = Arc::new(ThrottledStore::new(InMemory::new(), ThrottleConfig::default()));
+        let location = Location::from_store("memory://far".parse().expect("url"), store.clone(), "lake".into());
+        let dataset = Dataset::at_location(location);
+        let written = write(&dataset, TableFormat::Lance, Modality::Text, record::sequences(256), sequences(rows, 256));
+        let manifest = runtime.block_on(written);
+        store.config_mut(|config| (config.wait_get_per_call, config.wait_get_per_byte) = (a_read, a_byte));
+        Self { runtime, dataset, manifest, folder }
     }
 
     /// JPEG pictures of one colour each, of several sizes, labelled by row modulo 10.
@@ -129,15 +130,10 @@ impl Lake {
         let runtime = Runtime::new().expect("runtime");
         let (dataset, manifest) = runtime.block_on(async {
             let dataset = Dataset::create(folder.path().to_str().expect("utf-8 path")).await.expect("dataset");
-            let rows = Box::pin(futures::stream::iter(batches.into_iter().map(Ok)));
-            let table = dataset.tables(format).write("tables/1/train", None, schema, rows).await.expect("table");
-            let golden = include_str!("../../../schemas/golden/dataset-2.json");
-            let mut manifest: DatasetManifest = serde_json::from_str(golden).expect("manifest");
-            manifest.modality = modality;
-            manifest.tables = [("train".to_owned(), table)].into();
+            let manifest = write(&dataset, format, modality, schema, batches).await;
             (dataset, manifest)
         });
-        Self { runtime, dataset, manifest, _folder: folder }
+        Self { runtime, dataset, manifest, folder }
     }
 
     /// All of it, of weight 1.
@@ -150,9 +146,40 @@ impl Lake {
     }
 }
 
+/// Batches of rows; the ids of row r begin with 10 r, and each is one document.
+fn sequences(rows: u64, length: usize) -> Vec<RecordBatch> {
+    let schema = record::sequences(length);
+    (0..rows)
+        .step_by(300)
+        .map(|first| {
+            let count = 300.min(rows - first) as usize;
+            let ids = (first..first + count as u64).flat_map(|row| (0..=length as u64).map(move |i| (row * 10 + i) as u32));
+            let tokens =
+                FixedSizeListArray::new(item(DataType::UInt32), length as i32 + 1, Arc::new(UInt32Array::from_iter_values(ids)), None);
+            let one_each = OffsetBuffer::from_lengths(vec![1; count]);
+            let documents = UInt64Array::from_iter_values(first..first + count as u64);
+            let documents = ListArray::new(item(DataType::UInt64), one_each.clone(), Arc::new(documents), None);
+            let starts = ListArray::new(item(DataType::UInt32), one_each, Arc::new(UInt32Array::from(vec![0; count])), None);
+            batch(&schema, vec![Arc::new(tokens), Arc::new(documents), Arc::new(starts)])
+        })
+        .collect()
+}
+
+/// Writes samples with their checks; gives the manifest of a version of them.
+async fn write(dataset: &Dataset, format: TableFormat, modality: Modality, schema: SchemaRef, rows: Vec<RecordBatch>) -> DatasetManifest {
+    let rows = rows.into_iter().map(|rows| Ok(check::with_checks(rows).expect("checks")));
+    let rows = Box::pin(futures::stream::iter(rows.collect::<Vec<_>>()));
+    let table = dataset.tables(format).write("tables/1/train", None, check::checked(schema), rows).await.expect("table");
+    let golden = include_str!("../../../schemas/golden/dataset-2.json");
+    let mut manifest: DatasetManifest = serde_json::from_str(golden).expect("manifest");
+    manifest.modality = modality;
+    manifest.tables = [("train".to_owned(), table)].into();
+    manifest
+}
+
 /// The ids of a row of [`Lake::tokens`].
-pub(crate) fn expected_ids(row: u64) -> Vec<i64> {
-    (0..=LENGTH as i64).map(|i| row as i64 * 10 + i).collect()
+pub(crate) fn expected_ids(row: u64) -> Vec<u32> {
+    (0..=LENGTH as u32).map(|i| row as u32 * 10 + i).collect()
 }
 
 /// The colour of a row of [`Lake::images`].

@@ -1,12 +1,14 @@
 //! Loaders over real datasets: written, committed and opened through `store`, in both table formats.
 
+mod checks;
 mod lake;
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
-use forebay_loader::{Batch, Kind, Loader, MicroBatch, Ordering, Sourced, Stream, StreamOptions, Transform, bench};
+use forebay_loader::{Batch, BenchOptions, Kind, Loader, MicroBatch, Ordering, Sourced, Stream, StreamOptions, Transform, bench};
 use forebay_schemas::dataset::TableFormat;
-use forebay_schemas::run::{Augment, Cache, Loading, Run, Shuffle};
+use forebay_schemas::run::{Augment, Cache, Loading, Pixels, Run, Shuffle};
 use forebay_schemas::units::ByteSize;
 use tokio::runtime::Runtime;
 
@@ -24,7 +26,7 @@ fn open(lake: &Lake, k: u32, b: u32, transform: Transform) -> forebay_loader::Re
     lake.runtime.block_on(Loader::open(&[lake.source()], "train", &ordering(k, b), transform, &Loading::default()))
 }
 
-fn ids(batch: &Batch) -> &[i64] {
+fn ids(batch: &Batch) -> &[u32] {
     let Batch::Tokens { ids, length, .. } = batch else { panic!("expected tokens") };
     assert_eq!(*length, LENGTH);
     ids
@@ -44,14 +46,14 @@ fn every_world_is_fed_the_plan_with_no_row_doubled_or_missing() {
                 let mine: Vec<u32> = (0..16).filter(|m| *m as usize % world == rank).collect();
                 for micro_batch in all(loader.stream(lake.handle(), mine, 0, 10, StreamOptions::default())) {
                     let plan = loader.plan().micro_batch(micro_batch.step, micro_batch.index);
-                    let expected: Vec<i64> = plan.draws.iter().flat_map(|draw| expected_ids(draw.row)).collect();
+                    let expected: Vec<u32> = plan.draws.iter().flat_map(|draw| expected_ids(draw.row)).collect();
                     assert_eq!(ids(&micro_batch.batch), expected, "world {world}, step {}", micro_batch.step);
                     assert_eq!(micro_batch.digest, plan.digest());
                     assert!(fed.insert((micro_batch.step, micro_batch.index), micro_batch.batch).is_none());
                 }
             }
             assert_eq!(fed.len(), 160);
-            let mut epoch: Vec<i64> =
+            let mut epoch: Vec<u32> =
                 fed.values().flat_map(|batch| ids(batch).chunks_exact(LENGTH + 1)).map(|ids| ids[0]).take(rows as usize).collect();
             epoch.sort_unstable();
             assert_eq!(epoch, (0..rows).map(|row| expected_ids(row)[0]).collect::<Vec<_>>(), "{format:?}, world {world}");
@@ -85,6 +87,7 @@ fn images_are_decoded_with_their_labels_and_the_same_bits_for_every_world() {
         size: 24,
         mean: [0.5; 3],
         std: [0.25; 3],
+        format: Pixels::F32,
         augment: Some(Augment { max_rotation_degrees: 5.0, ..Augment::default() }),
     };
     let loader = open(&lake, 6, 4, transform).expect("loader");
@@ -98,7 +101,7 @@ fn images_are_decoded_with_their_labels_and_the_same_bits_for_every_world() {
         let Batch::Images { pixels, labels, samples, size } = &micro_batch.batch else { panic!("expected images") };
         assert_eq!((*samples, *size, pixels.len()), (4, 24, 4 * 3 * 24 * 24));
         let draws = loader.plan().micro_batch(micro_batch.step, micro_batch.index).draws;
-        for ((draw, label), sample) in draws.iter().zip(labels).zip(pixels.chunks_exact(3 * 24 * 24)) {
+        for ((draw, label), sample) in draws.iter().zip(labels).zip(pixels.as_f32().expect("floats").chunks_exact(3 * 24 * 24)) {
             assert_eq!(*label, (draw.row % 10) as i64);
             // The pictures are of one colour, which no crop, flip or turn changes.
             for (plane, byte) in sample.chunks_exact(24 * 24).zip(lake::colour(draw.row)) {
@@ -112,7 +115,7 @@ fn images_are_decoded_with_their_labels_and_the_same_bits_for_every_world() {
 #[test]
 fn what_does_not_fit_is_invalid_and_named() {
     let lake = Lake::tokens(TableFormat::Lance, 5);
-    let images = Transform::Images { size: 8, mean: [0.0; 3], std: [1.0; 3], augment: None };
+    let images = Transform::Images { size: 8, mean: [0.0; 3], std: [1.0; 3], format: Pixels::F32, augment: None };
     let error = open(&lake, 1, 1, images).expect_err("text is no image");
     assert!(error.kind() == Kind::Invalid && error.to_string().contains("found modality Text"), "{error}");
     let error = open(&lake, 1, 0, Transform::Tokens).expect_err("no samples");
@@ -122,7 +125,8 @@ fn what_does_not_fit_is_invalid_and_named() {
     assert!(error.kind() == Kind::Invalid && error.to_string().contains("no table `test`, expected one of train"), "{error}");
     let images = Lake::images(3);
     for (size, std) in [(0, [1.0; 3]), (32, [1.0, 0.0, 1.0])] {
-        let error = open(&images, 1, 1, Transform::Images { size, mean: [0.0; 3], std, augment: None }).expect_err("range");
+        let error =
+            open(&images, 1, 1, Transform::Images { size, mean: [0.0; 3], std, format: Pixels::F32, augment: None }).expect_err("range");
         assert!(error.kind() == Kind::Invalid && error.to_string().contains("expected"), "{error}");
     }
 }
@@ -141,7 +145,8 @@ fn a_run_says_what_becomes_of_its_rows() {
     images.statistics.channel_mean = Some([0.1, 0.2, 0.3]);
     images.statistics.channel_std = Some([0.4, 0.5, 0.6]);
     assert_eq!(Transform::training(&gpt, &text).expect("transform"), Transform::Tokens);
-    let expected = Transform::Images { size: 32, mean: [0.1, 0.2, 0.3], std: [0.4, 0.5, 0.6], augment: Some(Augment::default()) };
+    let expected =
+        Transform::Images { size: 32, mean: [0.1, 0.2, 0.3], std: [0.4, 0.5, 0.6], format: Pixels::F32, augment: Some(Augment::default()) };
     assert_eq!(Transform::training(&resnet, &images).expect("transform"), expected);
     images.statistics.channel_std = None;
     for (run, manifest, expected) in
@@ -156,10 +161,69 @@ fn a_run_says_what_becomes_of_its_rows() {
 fn a_measurement_counts_what_was_delivered() {
     let lake = Lake::tokens(TableFormat::Lance, 500);
     let loader = open(&lake, 3, 10, Transform::Tokens).expect("loader");
-    let report = bench(&loader, lake.handle(), 20, StreamOptions::default()).expect("report");
+    let report = bench(
+        &loader,
+        lake.handle(),
+        BenchOptions { micro_batches: 20, copy: true, bare: true, ..BenchOptions::default() },
+        StreamOptions::default(),
+    )
+    .expect("report");
     assert_eq!(report.samples, 200);
-    assert_eq!(report.megabytes, (200 * (LENGTH + 1) * 8) as f64 / 1e6);
+    assert_eq!(report.megabytes, (200 * (LENGTH + 1) * 4) as f64 / 1e6);
+    assert!(report.waits.copy > 0.0 && report.bare.is_some_and(|bare| bare.samples == 200), "{report:?}");
     assert!(report.waits.total() <= report.seconds && report.work.read_rows >= 200, "{report:?}");
+    assert!(report.between.p50 > 0.0 && report.between.p50 <= report.between.longest, "{report:?}");
+    assert!(report.memory.is_some_and(|memory| memory.peak >= memory.late), "{report:?}");
+}
+
+#[test]
+fn every_moment_of_a_run_is_charged_to_what_it_was_spent_on() {
+    // Rows of about a kilobyte: a read of them all takes some tens of milliseconds, and as long until it begins.
+    let lake = Lake::far_tokens(400, Duration::from_millis(15), Duration::from_nanos(100));
+    let loader = open(&lake, 1, 20, Transform::Tokens).expect("loader");
+    let (began, mut mine) = (Instant::now(), Duration::ZERO);
+    let mut stream = loader.stream(lake.handle(), vec![0], 0, 40, StreamOptions::default());
+    loop {
+        let Some(item) = stream.next() else { break };
+        let started = Instant::now();
+        assert_eq!(item.expect("micro-batch").batch.samples(), 20);
+        std::thread::sleep(Duration::from_millis(1));
+        mine += started.elapsed();
+        let started = Instant::now();
+        std::thread::sleep(Duration::from_millis(1));
+        stream.copied(started.elapsed());
+    }
+    let (wall, waits) = (began.elapsed().as_secs_f64(), stream.waits());
+    let accounted = waits.total() + mine.as_secs_f64();
+    assert!((accounted / wall - 1.0).abs() < 0.01, "{accounted} of {wall}: {waits:?}");
+    assert!(waits.request > 0.010 && waits.bandwidth > 0.005 && waits.copy > 0.039, "{waits:?}");
+}
+
+#[test]
+fn a_filter_is_run_once_a_version_and_damage_to_what_is_kept_of_it_is_found() {
+    let lake = Lake::tokens(TableFormat::Parquet, 900);
+    let open = |filter| {
+        let source = Sourced { filter: Some(filter), ..lake.source() };
+        let (order, loading) = (ordering(1, 10), Loading::default());
+        let sources = [source];
+        let opened = Loader::open(&sources, "train", &order, Transform::Tokens, &loading);
+        lake.runtime.block_on(opened).expect("loader").rows()
+    };
+    let kept = || {
+        let files = std::fs::read_dir(lake.folder.path().join("_forebay/selections")).expect("folder");
+        files.map(|file| file.expect("file").path()).collect::<Vec<_>>()
+    };
+    assert_eq!(open("tokens[1] < 3000"), 300);
+    let [first] = &kept()[..] else { panic!("one file") };
+    assert_eq!(open("tokens[1] < 5000"), 500);
+    let second = kept().into_iter().find(|path| path != first).expect("a file for each filter");
+    // Whoever opens it again takes what is kept: here, that of another filter.
+    std::fs::copy(&second, first).expect("copy");
+    assert_eq!(open("tokens[1] < 3000"), 500);
+    let mut bytes = std::fs::read(first).expect("file");
+    bytes[60] ^= 4;
+    std::fs::write(first, bytes).expect("file");
+    assert_eq!((open("tokens[1] < 3000"), open("tokens[1] < 3000")), (300, 300));
 }
 
 /// Two sets of tokens, the second filtered.
@@ -195,7 +259,7 @@ fn a_filtered_mixture_is_fed_alike_to_every_world_with_a_cache_and_without() {
         assert_eq!((plan.rows(0), plan.rows(1)), (900, 200));
         for micro_batch in &fed {
             let draws = plan.micro_batch(micro_batch.step, micro_batch.index).draws;
-            let expected: Vec<i64> = draws.iter().flat_map(|draw| expected_ids(draw.row)).collect();
+            let expected: Vec<u32> = draws.iter().flat_map(|draw| expected_ids(draw.row)).collect();
             assert_eq!(ids(&micro_batch.batch), expected);
             assert!(draws.iter().all(|draw| draw.source == 0 || (draw.row % 3 == 0 && draw.row < 600)));
         }
@@ -247,7 +311,7 @@ fn what_does_not_decode_is_replaced_and_written_to_the_quarantine() {
     let folder = tempfile::tempdir().expect("folder");
     let quarantine = folder.path().to_str().map(str::to_owned);
     let loading = Loading { quarantine, ..Loading::default() };
-    let transform = Transform::Images { size: 16, mean: [0.5; 3], std: [0.25; 3], augment: None };
+    let transform = Transform::Images { size: 16, mean: [0.5; 3], std: [0.25; 3], format: Pixels::F32, augment: None };
     let opened = lake.runtime.block_on(Loader::open(&[lake.source()], "train", &ordering(1, 8), transform, &loading));
     let loader = opened.expect("loader");
     let options = StreamOptions { corrupt_samples: 2, ..StreamOptions::default() };
@@ -295,7 +359,8 @@ fn what_does_not_fit_the_first_dataset_is_refused() {
 #[ignore = "a measurement"]
 fn rows_and_images_a_second() {
     let show = |name: &str, loader: &Loader, runtime: &Runtime, micro_batches: u64, options: StreamOptions| {
-        let report = bench(loader, runtime.handle().clone(), micro_batches, options).expect("report");
+        let report =
+            bench(loader, runtime.handle().clone(), BenchOptions { micro_batches, ..BenchOptions::default() }, options).expect("report");
         println!("{name}: {:.0} samples/s, {report:?}", report.samples_per_second);
     };
     for format in [TableFormat::Lance, TableFormat::Parquet] {
@@ -316,7 +381,7 @@ fn rows_and_images_a_second() {
     }
     let Some(lake) = Lake::cifar(5_000) else { return };
     for augment in [None, Some(Augment::default())] {
-        let transform = Transform::Images { size: 32, mean: [0.5; 3], std: [0.25; 3], augment: augment.clone() };
+        let transform = Transform::Images { size: 32, mean: [0.5; 3], std: [0.25; 3], format: Pixels::F32, augment: augment.clone() };
         let loader = open(&lake, 4, 32, transform).expect("loader");
         show(&format!("CIFAR-10, augment {}", augment.is_some()), &loader, &lake.runtime, 200, StreamOptions::default());
     }

@@ -122,6 +122,8 @@ pub struct Loading {
     pub hedge: f64,
     /// A read that fails is tried again for so long.
     pub patience: Millis,
+    /// Compares rows with the checks that were written with them; those of a dataset without checks are taken as they are.
+    pub verify: bool,
     /// So many samples that do not decode may be replaced, by each replica and in each generation; one more is an error.
     pub corrupt_samples: u64,
     /// URL or path of a folder in which each of them is written down; none only counts them.
@@ -156,6 +158,7 @@ impl Default for Loading {
             reads: 32,
             hedge: 4.0,
             patience: Millis(60_000),
+            verify: true,
             corrupt_samples: 0,
             quarantine: None,
             cache: Cache::default(),

@@ -61,6 +61,18 @@ pub(crate) async fn claim(checkpoints: &Checkpoints, run: &Run, dataset: &Datase
     Ok(Claimed { ledger, history, dataset })
 }
 
+/// The dataset version with which a run began; none if it has not begun.
+pub async fn began_with(checkpoints: &Checkpoints) -> Result<Option<DatasetVersionRef>> {
+    let journal = journal(checkpoints);
+    match journal.numbers().await?.first() {
+        Some(0) => match read(&journal, 0).await? {
+            JournalEntry::Run { dataset, .. } => Ok(Some(dataset)),
+            _ => Ok(None),
+        },
+        _ => Ok(None),
+    }
+}
+
 /// Where the newest coordinator of a run said that it can be reached; none if it did not say.
 pub(crate) async fn newest_url(checkpoints: &Checkpoints) -> Result<Option<String>> {
     let journal = journal(checkpoints);

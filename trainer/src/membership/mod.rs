@@ -24,5 +24,6 @@ mod transport;
 pub use client::Session;
 pub use coordinator::{Coordinator, CoordinatorOptions, Fault, RunSummary};
 pub use group::deal;
+pub use journal::began_with;
 pub use progress::{Outcome, Progress};
 pub use rendezvous::Rendezvous;

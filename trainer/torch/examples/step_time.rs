@@ -1,12 +1,14 @@
 //! Times training steps on random tokens and prints one JSON object; `infra/bench/step_time` compares it with eager PyTorch.
 //!
-//!     step_time [key=value …]     a setting of the run, for example model.width=256; steps, threads, length, vocabulary, device
+//!     step_time [key=value …]     a setting of the run, for example model.width=256; steps, threads, length, vocabulary, device,
+//!                                 documents (in each row of tokens)
 //!
 //! A step is what a lone replica does: K micro-batches forward and backward, the digest of the state, clipping, the optimizer. Data is made before
 //! the clock starts.
 
 use std::time::{Duration, Instant};
 
+use forebay_loader::Documents;
 use forebay_schemas::run::Run;
 use forebay_schemas::settings::layered;
 use forebay_torch::device::{choose, name};
@@ -31,7 +33,8 @@ micro_batch_size = 4
 const WARM_UP_STEPS: u64 = 3;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let (mut steps, mut threads, mut length, mut vocabulary, mut device) = (10u64, 1usize, 256i64, 4096i64, Wish::Cpu);
+    let (mut steps, mut threads, mut length, mut vocabulary) = (10u64, 1usize, 256i64, 4096i64);
+    let (mut documents, mut device) = (1u32, Wish::Cpu);
     let mut overrides = Vec::new();
     for argument in std::env::args().skip(1) {
         match argument.split_once('=') {
@@ -40,6 +43,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             Some(("length", value)) => length = value.parse()?,
             Some(("vocabulary", value)) => vocabulary = value.parse()?,
             Some(("device", value)) => device = value.parse()?,
+            Some(("documents", value)) => documents = value.parse()?,
             _ => overrides.push(argument),
         }
     }
@@ -52,9 +56,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let task = Task::Text { vocabulary, length };
             let rows = run.batch.micro_batch_size as usize * (length as usize + 1);
             let mut random = random();
-            let batches: Vec<Vec<i64>> =
-                (0..run.batch.micro_batches).map(|_| (0..rows).map(|_| (random() % vocabulary as u64) as i64).collect()).collect();
-            let inputs = move |index: usize| Input::tokens(&batches[index], vocabulary, length);
+            let batches: Vec<Vec<u32>> =
+                (0..run.batch.micro_batches).map(|_| (0..rows).map(|_| (random() % vocabulary as u64) as u32).collect()).collect();
+            let row = length as u32 + 1;
+            let starts: Vec<u32> = (0..documents.clamp(1, row)).map(|number| number * (row / documents.clamp(1, row))).collect();
+            let inputs = move |index: usize| {
+                let rows = batches[index].chunks_exact(row as usize).map(|ids| (ids, &starts[..]));
+                Input::packed(&batches[index], &Documents::new(rows, None).unwrap_or_default(), vocabulary, length)
+            };
             (Engine::new(&run, &task, device)?, Box::new(inputs) as Box<dyn FnMut(usize) -> forebay_trainer::Result<Input>>)
         }
         forebay_schemas::run::Model::Resnet { image_size, .. } | forebay_schemas::run::Model::Vit { image_size, .. } => {

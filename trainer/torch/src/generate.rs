@@ -54,8 +54,8 @@ pub fn generate(
         return Err(Error::new(Kind::Corrupt, format!("tokenizer `{}`: found id {id}, expected below {vocabulary}", named.object.path)));
     }
     if ids.is_empty() {
-        // Every document begins after the end of another.
-        ids.push(named.end_of_document);
+        // No model is trained to begin a document: its first token follows from nothing.
+        return Err(Error::new(Kind::Invalid, format!("prompt: found {prompt:?}, expected text to continue")));
     }
     for place in 0..sampling.tokens {
         let window: Vec<i64> = ids[ids.len().saturating_sub(length as usize)..].iter().map(|&id| i64::from(id)).collect();

@@ -248,7 +248,9 @@ impl Replica {
             let (row, reason) = (replaced.row, &replaced.reason);
             tracing::warn!(step, row, source = replaced.source, reason, "a sample does not decode and was replaced");
         }
+        let copied = Instant::now();
         let input = self.source.input(&micro_batch.batch)?;
+        stream.copied(copied.elapsed());
         let last = self.progress.due().len() == 1;
         let computed = self.engine.compute(index, &input, last, asked.elapsed());
         if computed.is_err() {

@@ -55,8 +55,14 @@ impl Source {
     /// A batch of the loader as the model's input.
     pub(crate) fn input(&self, batch: &Batch) -> Result<Input> {
         match (batch, &self.task) {
-            (Batch::Tokens { ids, .. }, Task::Text { vocabulary, length }) => Input::tokens(ids, *vocabulary, *length),
-            (Batch::Images { pixels, labels, size, .. }, Task::Images { classes }) => Input::images(pixels, labels, *size as i64, *classes),
+            (Batch::Tokens { ids, documents, .. }, Task::Text { vocabulary, length }) => {
+                Input::packed(ids, documents, *vocabulary, *length)
+            }
+            (Batch::Images { pixels, labels, size, .. }, Task::Images { classes }) => {
+                let statistics = &self.manifest.statistics;
+                let (mean, std) = statistics.channel_mean.zip(statistics.channel_std).unwrap_or(([0.0; 3], [1.0; 3]));
+                Input::numbers(pixels, labels, *size as i64, *classes, [mean, std])
+            }
             _ => Err(Error::new(
                 Kind::Corrupt,
                 format!("dataset version {}: its batches are not of its own modality", self.manifest.version),

@@ -4,7 +4,7 @@ use std::process::Command;
 use image::{ExtendedColorType, ImageEncoder, codecs::jpeg::JpegEncoder, codecs::png::PngEncoder};
 
 use super::*;
-use crate::augment::{Draws, Normalise, Renderer};
+use crate::augment::{Draws, Normalise, Renderer, Sample, Single};
 use forebay_schemas::run::Augment;
 
 fn gradient(width: u32, height: u32) -> Vec<u8> {
@@ -19,6 +19,10 @@ fn jpeg(width: u32, height: u32) -> Vec<u8> {
     bytes
 }
 
+fn sample<'a>(view: &'a View, size: u32, normalise: &'a Normalise) -> Sample<'a> {
+    Sample { view, size, jitter: None, normalise }
+}
+
 /// All of a picture, upright: the view that shows it pixel by pixel, rendered.
 fn decode_image(bytes: &[u8]) -> Result<Picture, String> {
     let mut images = Images::default();
@@ -29,7 +33,7 @@ fn decode_image(bytes: &[u8]) -> Result<Picture, String> {
     let (picture, view) = images.part(opened, &view, side)?;
     let mut planes = vec![0.0; 3 * (side * side) as usize];
     let unchanged = Normalise::new([0.0; 3], [1.0 / 255.0; 3]);
-    Renderer::default().render(&picture, &view, side, &unchanged, &mut planes);
+    Renderer::default().render::<Single>(&picture, &sample(&view, side, &unchanged), &mut planes);
     let plane = (side * side) as usize;
     let shown = (0..height).flat_map(|y| (0..width).map(move |x| (y * side + x) as usize));
     let pixels = shown.flat_map(|at| [planes[at], planes[plane + at], planes[2 * plane + at]]).map(|value| value.round() as u8);
@@ -53,14 +57,15 @@ fn a_part_is_what_the_whole_picture_shows_there() {
         Decoder::new(None).expect("decoder").decode(&file, &header, &header.whole(8), &mut pixels).expect("pixels");
         let whole_picture = Picture { width, height, pixels };
         for seed in 0..30 {
-            let augment = Augment { min_crop_area: 0.1, flip: 0.5, max_rotation_degrees: if seed % 2 == 0 { 0.0 } else { 25.0 } };
+            let augment =
+                Augment { min_crop_area: 0.1, max_rotation_degrees: if seed % 2 == 0 { 0.0 } else { 25.0 }, ..Augment::default() };
             // So large a sample that no view is twice as fine, and the scale is 1.
             let size = 2 * width.max(height).min(400);
             let view = View::random(width, height, size, &augment, &mut Draws::new(seed, 0, 0, 0));
             let (part, inner) = whole.part(images.decoder().expect("decoder"), &view, size, Vec::new()).expect("part");
             let render = |picture: &Picture, view: &View| {
                 let mut out = vec![0.0; 3 * (size * size) as usize];
-                Renderer::default().render(picture, view, size, &Normalise::new([0.0; 3], [1.0 / 255.0; 3]), &mut out);
+                Renderer::default().render::<Single>(picture, &sample(view, size, &Normalise::NONE), &mut out);
                 out
             };
             let (found, expected) = (render(&part, &inner), render(&whole_picture, &view));
@@ -82,7 +87,7 @@ fn a_coarser_scale_shows_the_same_picture() {
         let (part, inner) = images.part(opened, &view, size).expect("part");
         assert!(part.width < 8 * size && part.width >= size, "{} columns for {size}", part.width);
         let mut out = vec![0.0; 3 * (size * size) as usize];
-        Renderer::default().render(&part, &inner, size, &Normalise::new([0.0; 3], [1.0 / 255.0; 3]), &mut out);
+        Renderer::default().render::<Single>(&part, &sample(&inner, size, &Normalise::NONE), &mut out);
         for (x, y) in (0..size).flat_map(|y| (0..size).map(move |x| (x, y))) {
             let scale = 1200.0 / f64::from(size);
             let expected = [(200.0 + (f64::from(x) + 0.5) * scale) / 1600.0 * 255.0, (f64::from(y) + 0.5) * scale / 1200.0 * 255.0];
@@ -223,7 +228,7 @@ fn images_a_processor_second() {
         let times = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux");
         times.split(' ').next().and_then(|ns| ns.parse::<f64>().ok()).expect("nanoseconds") / 1e9
     };
-    let augment = Augment { min_crop_area: 0.08, flip: 0.5, max_rotation_degrees: 0.0 };
+    let augment = Augment { min_crop_area: 0.08, max_rotation_degrees: 0.0, ..Augment::default() };
     let normalise = Normalise::new([0.48, 0.45, 0.4], [0.22, 0.22, 0.22]);
     for (name, files) in [("photos", files), ("12 megapixels", vec![large; 40])] {
         let mut out = vec![0.0; 3 * 224 * 224];
@@ -236,7 +241,7 @@ fn images_a_processor_second() {
                 let (width, height) = opened.sides();
                 let view = View::random(width, height, 224, &augment, &mut Draws::new(round, 0, 0, at as u64));
                 let (picture, view) = images.part(opened, &view, 224).expect("part");
-                renderer.render(&picture, &view, 224, &normalise, &mut out);
+                renderer.render::<Single>(&picture, &sample(&view, 224, &normalise), &mut out);
                 images.recycle(picture);
             }
             let parts = on_processor();
@@ -247,7 +252,7 @@ fn images_a_processor_second() {
                 pixels.resize(header.whole(8).rgb_bytes(), 0);
                 decoder.decode(file, &header, &header.whole(8), &mut pixels).expect("pixels");
                 let picture = Picture { width: header.width, height: header.height, pixels: std::mem::take(&mut pixels) };
-                renderer.render(&picture, &view, 224, &normalise, &mut out);
+                renderer.render::<Single>(&picture, &sample(&view, 224, &normalise), &mut out);
                 pixels = picture.pixels;
             }
             seconds[0].push(parts - began);

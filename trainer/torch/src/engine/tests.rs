@@ -6,6 +6,7 @@ use tch::Kind as Scalar;
 
 use super::*;
 use crate::device::tested;
+use crate::model::Tokens;
 
 pub(crate) const TEXT: Task = Task::Text { vocabulary: 50, length: 8 };
 pub(crate) const PICTURES: Task = Task::Images { classes: 4 };
@@ -43,7 +44,7 @@ fn micro_batch(task: &Task, step: u64, index: u64, samples: usize) -> Input {
     };
     match *task {
         Task::Text { vocabulary, length } => {
-            let ids: Vec<i64> = (0..samples * (length as usize + 1)).map(|_| (next() % vocabulary as u64) as i64).collect();
+            let ids: Vec<u32> = (0..samples * (length as usize + 1)).map(|_| (next() % vocabulary as u64) as u32).collect();
             Input::tokens(&ids, vocabulary, length).expect("ids")
         }
         Task::Images { classes } => {
@@ -111,12 +112,16 @@ fn gradient_of_micro_batches_is_the_gradient_of_their_union() {
             let parts: Vec<Input> = (0..4).map(|index| micro_batch(&task, 0, index, 3)).collect();
             let cat = |pick: &dyn Fn(&Input) -> Tensor| Tensor::cat(&parts.iter().map(pick).collect::<Vec<_>>(), 0);
             match task {
-                Task::Text { .. } => Input::Tokens {
-                    ids: cat(&|part| match part {
-                        Input::Tokens { ids } => ids.shallow_clone(),
-                        Input::Images { .. } => unreachable!(),
-                    }),
-                },
+                Task::Text { .. } => {
+                    let side = |targets: bool| {
+                        move |part: &Input| match part {
+                            Input::Tokens(tokens) => if targets { &tokens.targets } else { &tokens.ids }.shallow_clone(),
+                            Input::Images { .. } => unreachable!(),
+                        }
+                    };
+                    let (ids, targets) = (cat(&side(false)), cat(&side(true)));
+                    Input::Tokens(Tokens { counted: targets.numel() as u64, ids, targets, packed: None })
+                }
                 Task::Images { .. } => {
                     let side = |labels: bool| {
                         move |part: &Input| match part {
@@ -127,7 +132,7 @@ fn gradient_of_micro_batches_is_the_gradient_of_their_union() {
                                     pixels.shallow_clone()
                                 }
                             }
-                            Input::Tokens { .. } => unreachable!(),
+                            Input::Tokens(_) => unreachable!(),
                         }
                     };
                     Input::Images { pixels: cat(&side(false)), labels: cat(&side(true)) }

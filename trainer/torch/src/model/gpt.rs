@@ -2,13 +2,14 @@
 //!
 //! Methods: Zhang and Sennrich 2019 (RMSNorm), Su et al. 2021 (rotary positions), Shazeer 2020 (SwiGLU), Press and Wolf
 //! 2017 (tied embedding), Radford et al. 2019 (residual projections start scaled by 1/√(2 × layers)).
-//! Attention is libtorch's fused kernel; queries and keys are rotated together by one complex product.
+//! Attention is libtorch's fused kernel; queries and keys are rotated together by one complex product. Documents of one row are
+//! kept apart by a mask and have positions of their own; rows of one document each need no mask, which is faster.
 //! Deliberately absent: a cache of keys and values; generation is a demonstration here, not a service.
 
 use tch::{Device, Kind as Scalar, Tensor};
 
 use super::initial::Initializer;
-use super::input::{Input, ids};
+use super::input::{Input, NO_TARGET, Packed, sequences};
 use super::{Forward, Model, Named, Scores};
 use crate::error::{Error, Kind, Result};
 
@@ -67,25 +68,32 @@ impl Gpt {
     }
 
     /// The residual stream after the last norm, `[samples, tokens, width]`, for ids `[samples, tokens]`.
-    fn hidden(&self, ids: &Tensor) -> Tensor {
-        let rotation = self.rotation.narrow(0, 0, ids.size()[1]);
+    fn hidden(&self, ids: &Tensor, packed: Option<&Packed>) -> Tensor {
+        let tokens = ids.size()[1];
+        let rotation = match packed {
+            None => self.rotation.narrow(0, 0, tokens),
+            Some(Packed { positions, .. }) => {
+                self.rotation.index_select(0, &positions.view([-1])).view([-1, tokens, 1, self.shape.head_width() / 2])
+            }
+        };
+        let mask = packed.map(Packed::mask);
         let mut stream = Tensor::embedding(&self.embedding, ids, -1, false, false);
         for block in &self.blocks {
-            stream = block.forward(&stream, &rotation, &self.shape);
+            stream = block.forward(&stream, &rotation, mask.as_ref(), &self.shape);
         }
         stream.rms_norm([self.shape.width], Some(&self.norm), NORM_EPSILON)
     }
 
-    /// Logits `[samples × length, vocabulary]` and their targets `[samples × length]`.
-    fn predictions(&self, input: &Input) -> Result<(Tensor, Tensor)> {
-        let ids = ids(input)?;
-        let length = ids.size()[1] - 1;
+    /// Logits `[samples × length, vocabulary]`, their targets `[samples × length]`, and how many of these there are.
+    fn predictions(&self, input: &Input) -> Result<(Tensor, Tensor, u64)> {
+        let tokens = sequences(input)?;
+        let length = tokens.ids.size()[1];
         if length != self.shape.length {
             let message = format!("token rows of {} ids: expected {}", length + 1, self.shape.length + 1);
             return Err(Error::new(Kind::Corrupt, message));
         }
-        let logits = self.hidden(&ids.narrow(1, 0, length)).linear::<&Tensor>(&self.embedding, None);
-        Ok((logits.view([-1, self.shape.vocabulary]), ids.narrow(1, 1, length).reshape([-1])))
+        let logits = self.hidden(&tokens.ids, tokens.packed.as_ref()).linear::<&Tensor>(&self.embedding, None);
+        Ok((logits.view([-1, self.shape.vocabulary]), tokens.targets.reshape([-1]), tokens.counted))
     }
 }
 
@@ -99,15 +107,17 @@ impl Model for Gpt {
     }
 
     fn loss(&self, input: &Input) -> Result<Forward> {
-        let (logits, targets) = self.predictions(input)?;
-        let loss = logits.cross_entropy_loss::<&Tensor>(&targets, None, tch::Reduction::Mean, -100, 0.0);
+        let (logits, targets, counted) = self.predictions(input)?;
+        // The mean over no target would be none; the sum is 0.
+        let reduction = if counted > 0 { tch::Reduction::Mean } else { tch::Reduction::Sum };
+        let loss = logits.cross_entropy_loss::<&Tensor>(&targets, None, reduction, NO_TARGET, 0.0);
         Ok(Forward { loss, statistics: None })
     }
 
     fn score(&self, input: &Input) -> Result<Scores> {
         let _guard = tch::no_grad_guard();
-        let (logits, targets) = self.predictions(input)?;
-        Ok(super::score(&logits, &targets))
+        let (logits, targets, counted) = self.predictions(input)?;
+        Ok(super::score(&logits, &targets, counted))
     }
 
     fn next_token(&self, ids: &Tensor) -> Result<Tensor> {
@@ -115,7 +125,7 @@ impl Model for Gpt {
         let length = self.shape.length;
         match ids.size()[..] {
             [1, tokens] if (1..=length).contains(&tokens) => {
-                Ok(self.hidden(ids).select(1, tokens - 1).linear::<&Tensor>(&self.embedding, None).view([-1]))
+                Ok(self.hidden(ids, None).select(1, tokens - 1).linear::<&Tensor>(&self.embedding, None).view([-1]))
             }
             ref shape => Err(Error::new(Kind::Invalid, format!("ids of shape {shape:?}: expected [1, 1 to {length}]"))),
         }
@@ -141,14 +151,15 @@ impl Block {
         }
     }
 
-    fn forward(&self, stream: &Tensor, rotation: &Tensor, shape: &Shape) -> Tensor {
-        let attended = stream + self.attend(&stream.rms_norm([shape.width], Some(&self.attention_norm), NORM_EPSILON), rotation, shape);
+    fn forward(&self, stream: &Tensor, rotation: &Tensor, mask: Option<&Tensor>, shape: &Shape) -> Tensor {
+        let normed = stream.rms_norm([shape.width], Some(&self.attention_norm), NORM_EPSILON);
+        let attended = stream + self.attend(&normed, rotation, mask, shape);
         let normed = attended.rms_norm([shape.width], Some(&self.mlp_norm), NORM_EPSILON);
         let gate_up = normed.linear::<&Tensor>(&self.gate_up, None).chunk(2, -1);
         &attended + (gate_up[0].silu() * &gate_up[1]).linear::<&Tensor>(&self.down, None)
     }
 
-    fn attend(&self, normed: &Tensor, rotation: &Tensor, shape: &Shape) -> Tensor {
+    fn attend(&self, normed: &Tensor, rotation: &Tensor, mask: Option<&Tensor>, shape: &Shape) -> Tensor {
         let (samples, tokens) = (normed.size()[0], normed.size()[1]);
         let (heads, head_width) = (shape.heads, shape.head_width());
         let projected = normed.linear::<&Tensor>(&self.query_key_value, None).split_with_sizes([2 * shape.width, shape.width], -1);
@@ -156,7 +167,7 @@ impl Block {
         let pairs = projected[0].view([samples, tokens, 2 * heads, head_width / 2, 2]).view_as_complex();
         let rotated = (pairs * rotation).view_as_real().view([samples, tokens, 2 * heads, head_width]).transpose(1, 2).chunk(2, 1);
         let values = projected[1].view([samples, tokens, heads, head_width]).transpose(1, 2);
-        Tensor::scaled_dot_product_attention::<&Tensor>(&rotated[0], &rotated[1], &values, None, 0.0, true, None, false)
+        Tensor::scaled_dot_product_attention::<&Tensor>(&rotated[0], &rotated[1], &values, mask, 0.0, mask.is_none(), None, false)
             .transpose(1, 2)
             .reshape([samples, tokens, shape.width])
             .linear::<&Tensor>(&self.attention_out, None)

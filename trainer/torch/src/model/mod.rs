@@ -19,7 +19,7 @@ use tch::{Device, Tensor};
 
 use crate::error::{Error, Kind, Result};
 pub use batch_norm::absorb;
-pub use input::Input;
+pub use input::{Input, Packed, Tokens};
 
 /// A tensor and its name in checkpoints.
 pub type Named = (String, Tensor);
@@ -135,9 +135,9 @@ fn mismatch(found: &str, data: &str, expected: &str) -> Error {
     Error::new(Kind::Invalid, format!("setting `model.kind`: found {found} for a dataset of {data}, expected {expected}"))
 }
 
-/// Scores of logits `[targets, classes]` against labels `[targets]`.
-fn score(logits: &Tensor, labels: &Tensor) -> Scores {
-    let loss = logits.cross_entropy_loss::<Tensor>(labels, None, tch::Reduction::Sum, -100, 0.0);
+/// Scores of logits `[targets, classes]` against labels `[targets]`, of which so many count.
+fn score(logits: &Tensor, labels: &Tensor, counted: u64) -> Scores {
+    let loss = logits.cross_entropy_loss::<Tensor>(labels, None, tch::Reduction::Sum, input::NO_TARGET, 0.0);
     let correct = logits.argmax(-1, false).eq_tensor(labels).sum(tch::Kind::Int64);
-    Scores { loss_sum: loss.double_value(&[]), targets: labels.numel() as u64, correct: correct.int64_value(&[]) as u64 }
+    Scores { loss_sum: loss.double_value(&[]), targets: counted, correct: correct.int64_value(&[]) as u64 }
 }

@@ -97,7 +97,7 @@ impl Model for Resnet {
     fn score(&self, input: &Input) -> Result<Scores> {
         let _guard = tch::no_grad_guard();
         let (pixels, labels) = pictures(input, self.side)?;
-        Ok(super::score(&self.logits(pixels, None), labels))
+        Ok(super::score(&self.logits(pixels, None), labels, labels.numel() as u64))
     }
 
     fn blank(&self) -> Input {

@@ -1,6 +1,8 @@
 use forebay_schemas::run::Model as Architecture;
 use tch::{Device, Kind as Scalar};
 
+use forebay_loader::Documents;
+
 use super::*;
 use crate::device::tested;
 
@@ -70,7 +72,8 @@ fn a_fresh_model_knows_nothing() {
         let model = build(&architecture, &task, 3, tested()).expect("model");
         let input = match task {
             Task::Text { vocabulary, length } => {
-                Input::tokens(&(0..4 * (length + 1)).map(|i| i * 7 % vocabulary).collect::<Vec<_>>(), vocabulary, length).expect("ids")
+                Input::tokens(&(0..4 * (length + 1)).map(|i| (i * 7 % vocabulary) as u32).collect::<Vec<_>>(), vocabulary, length)
+                    .expect("ids")
             }
             Task::Images { .. } => {
                 let pixels: Vec<f32> = (0..4 * 3 * 32 * 32).map(|i| ((i * 37 % 101) as f32 - 50.0) / 50.0).collect();
@@ -98,6 +101,44 @@ fn a_token_sees_only_those_before_it() {
     assert_ne!(model.next_token(&changed.narrow(1, 0, 10)).expect("logits"), whole);
 }
 
+/// Rows of 17 ids and where documents begin, of which 63 ends one.
+fn packed(rows: &[(&[u32], &[u32])]) -> Input {
+    let documents = Documents::new(rows.iter().copied(), Some(63)).expect("places");
+    Input::packed(&rows.iter().flat_map(|(ids, _)| ids.iter().copied()).collect::<Vec<u32>>(), &documents, 64, 16)
+        .expect("ids")
+        .on(tested())
+        .expect("moved")
+}
+
+#[test]
+fn documents_of_one_row_are_scored_as_if_each_were_alone() {
+    let model = build(&gpt(), &TEXT, 5, tested()).expect("model");
+    let (first, second) = ([9, 3, 14, 27, 8, 41, 5, 63], [30, 2, 17, 6, 50, 11, 9, 22, 63]);
+    let filled = |document: &[u32]| document.iter().copied().chain(std::iter::repeat(63)).take(17).collect::<Vec<u32>>();
+    let score = |rows: &[(&[u32], &[u32])]| model.score(&packed(rows)).expect("scores");
+    let together = score(&[(&[&first[..], &second].concat(), &[0, 8])]);
+    let (one, other) = (score(&[(&filled(&first), &[0])]), score(&[(&filled(&second), &[0])]));
+    assert_eq!((one.targets, other.targets, together.targets), (7, 8, 15));
+    assert!((together.loss_sum - one.loss_sum - other.loss_sum).abs() < 1e-4, "{together:?} {one:?} {other:?}");
+    // Without boundaries the second document sees the first, and is another's continuation.
+    let joined = score(&[(&[&first[..], &second].concat(), &[0])]);
+    assert!(joined.targets == 16 && (joined.loss_sum - together.loss_sum).abs() > 0.01, "{joined:?}");
+    // A row of one document takes the way without a mask, and is the same with it.
+    let mixed = score(&[(&[&first[..], &second].concat(), &[0, 8]), (&filled(&second), &[0])]);
+    assert!((mixed.loss_sum - together.loss_sum - other.loss_sum).abs() < 1e-4, "{mixed:?}");
+}
+
+#[test]
+fn a_micro_batch_without_a_target_has_no_loss_and_no_gradient() {
+    let model = build(&gpt(), &TEXT, 5, tested()).expect("model");
+    let starts: Vec<u32> = (0..17).collect();
+    let loss = model.loss(&packed(&[(&[63; 17], &starts)])).expect("forward").loss;
+    loss.backward();
+    assert_eq!(loss.double_value(&[]), 0.0);
+    let grads = model.parameters().iter().map(|(_, tensor)| tensor.grad());
+    assert!(grads.filter(Tensor::defined).all(|grad| grad.abs().max().double_value(&[]) == 0.0));
+}
+
 #[test]
 fn positions_matter() {
     let model = build(&gpt(), &TEXT, 5, tested()).expect("model");
@@ -108,7 +149,7 @@ fn positions_matter() {
 #[test]
 fn inputs_out_of_range_are_refused() {
     assert_eq!(Input::tokens(&[0; 17], 64, 16).map(|input| input.samples()).ok(), Some(1));
-    for ids in [&[0; 16][..], &[64; 17], &[-1; 17], &[]] {
+    for ids in [&[0; 16][..], &[64; 17], &[u32::MAX; 17], &[]] {
         assert_eq!(Input::tokens(ids, 64, 16).err().map(|error| error.kind()), Some(Kind::Corrupt));
     }
     for (pixels, labels) in [(3 * 64, vec![10]), (3 * 64, vec![-1]), (3 * 63, vec![0]), (0, vec![])] {

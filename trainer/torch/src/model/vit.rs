@@ -95,7 +95,7 @@ impl Model for Vit {
     fn score(&self, input: &Input) -> Result<Scores> {
         let _guard = tch::no_grad_guard();
         let (pixels, labels) = pictures(input, self.shape.side)?;
-        Ok(super::score(&self.logits(pixels), labels))
+        Ok(super::score(&self.logits(pixels), labels, labels.numel() as u64))
     }
 
     fn blank(&self) -> Input {
