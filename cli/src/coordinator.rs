@@ -95,7 +95,7 @@ impl Opened {
         let checkpoints = Checkpoints::open(&run.checkpoints, &run.name).await?;
         if run.batch.epochs > 0 {
             let version = began_with(&checkpoints).await?.unwrap_or_else(|| dataset.clone());
-            run.batch.steps = loader::steps(run, &version).await?;
+            run.batch.steps = crate::loader::steps(run, &version).await?;
             run.batch.epochs = 0;
         }
         Ok(Self { manifest, dataset, checkpoints })

@@ -17,6 +17,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use forebay::config::{Settings, runtime};
+use forebay::failure::Usage;
 use forebay::output;
 
 /// Shows the order of samples, and measures how fast they come

@@ -55,7 +55,7 @@ pub fn table(head: &[&str], rows: &[Vec<String>]) -> Result<()> {
 }
 
 /// A bar of `share` of so many characters, in steps of an eighth of one.
-pub(crate) fn bar(share: f64, characters: usize) -> String {
+pub fn bar(share: f64, characters: usize) -> String {
     const PARTS: [char; 7] = ['▏', '▎', '▍', '▌', '▋', '▊', '▉'];
     let eighths = (share.clamp(0.0, 1.0) * 8.0 * characters as f64).round() as usize;
     let mut bar = "█".repeat(eighths / 8);
