@@ -13,6 +13,11 @@ pub(crate) trait Format {
 
     /// Writes a row.
     fn put(values: &[f32], row: &mut [Self::Bits]);
+
+    /// The row itself, if it holds 32-bit floats and so need not be written by [`Self::put`].
+    fn floats(row: &mut [Self::Bits]) -> Result<&mut [f32], &mut [Self::Bits]> {
+        Err(row)
+    }
 }
 
 /// IEEE single.
@@ -32,6 +37,10 @@ impl Format for Single {
 
     fn put(values: &[f32], row: &mut [f32]) {
         row.copy_from_slice(values);
+    }
+
+    fn floats(row: &mut [f32]) -> Result<&mut [f32], &mut [f32]> {
+        Ok(row)
     }
 }
 

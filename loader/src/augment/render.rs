@@ -135,24 +135,33 @@ fn rows<T>(size: usize, out: &mut [T]) -> impl Iterator<Item = [&mut [T]; 3]> {
     rows.map(|((red, green), blue)| [red, green, blue])
 }
 
+/// Fills a row of each plane with floats: in place where it holds such, else by way of `lines`.
+fn fill<F: Format>(rows: [&mut [F::Bits]; 3], lines: &mut [Vec<f32>; 3], mut floats: impl FnMut([&mut [f32]; 3])) {
+    match rows.map(F::floats) {
+        [Ok(red), Ok(green), Ok(blue)] => floats([red, green, blue]),
+        rows => {
+            floats(lines.each_mut().map(Vec::as_mut_slice));
+            lines.iter().zip(rows).for_each(|(line, row)| row.map_or_else(|row| F::put(line, row), |row| row.copy_from_slice(line)));
+        }
+    }
+}
+
 /// Bytes of interleaved channels to normalised planes, in one pass.
 fn lay_out<F: Format>(rgb: &[u8], mirrored: bool, lines: &mut [Vec<f32>; 3], normalise: &Normalise, out: &mut [F::Bits]) {
     let size = lines[0].len();
     let Normalise { scale, bias } = normalise;
     for (pixels, rows) in rgb.chunks_exact(3 * size).zip(rows(size, out)) {
         let (pixels, _) = pixels.as_chunks::<3>();
-        let [red, green, blue] = &mut *lines;
-        for ((pixel, red), (green, blue)) in pixels.iter().zip(red.iter_mut()).zip(green.iter_mut().zip(blue.iter_mut())) {
-            *red = f32::from(pixel[0]) * scale[0] + bias[0];
-            *green = f32::from(pixel[1]) * scale[1] + bias[1];
-            *blue = f32::from(pixel[2]) * scale[2] + bias[2];
-        }
-        for (line, row) in lines.iter_mut().zip(rows) {
-            if mirrored {
-                line.reverse();
+        fill::<F>(rows, lines, |[red, green, blue]| {
+            for ((pixel, red), (green, blue)) in pixels.iter().zip(red.iter_mut()).zip(green.iter_mut().zip(blue.iter_mut())) {
+                *red = f32::from(pixel[0]) * scale[0] + bias[0];
+                *green = f32::from(pixel[1]) * scale[1] + bias[1];
+                *blue = f32::from(pixel[2]) * scale[2] + bias[2];
             }
-            F::put(line, row);
-        }
+            if mirrored {
+                [red, green, blue].into_iter().for_each(|row| row.reverse());
+            }
+        });
     }
 }
 
@@ -167,12 +176,12 @@ fn resample<F: Format>(picture: &Picture, view: &View, lines: &mut [Vec<f32>; 3]
         let at = |u: usize| [start[0] + u as f32 * step[0], start[1] + u as f32 * step[1]];
         // The row is straight, so if both of its ends are inside all of it is.
         let inside = sampler.holds(at(0)) && sampler.holds(at(size - 1));
-        let [red, green, blue] = &mut *lines;
-        for (u, ((red, green), blue)) in red.iter_mut().zip(green).zip(blue).enumerate() {
-            let rgb = if inside { sampler.inside(at(u)) } else { sampler.mirrored(at(u)) };
-            [*red, *green, *blue] = rgb;
-        }
-        lines.iter().zip(rows).for_each(|(line, row)| F::put(line, row));
+        fill::<F>(rows, lines, |[red, green, blue]| {
+            for (u, ((red, green), blue)) in red.iter_mut().zip(green).zip(blue).enumerate() {
+                let rgb = if inside { sampler.inside(at(u)) } else { sampler.mirrored(at(u)) };
+                [*red, *green, *blue] = rgb;
+            }
+        });
     }
 }
 

@@ -67,7 +67,14 @@ pub(super) fn plan(name: &str, starts: &[u64], ranges: &[Range<u64>]) -> Result<
             },
         }
     }
-    let pieces = wanted.iter().filter_map(|(index, range)| place(&parts, *index, range)).collect();
+    let mut pieces: Vec<Piece> = Vec::new();
+    for piece in wanted.iter().filter_map(|(index, range)| place(&parts, *index, range)) {
+        match pieces.last_mut().filter(|last| last.part == piece.part && last.at + last.rows == piece.at) {
+            // What is asked for in the order of the table is what is read: no row of it is copied.
+            Some(last) => last.rows += piece.rows,
+            None => pieces.push(piece),
+        }
+    }
     Ok(Plan { parts, pieces })
 }
 
@@ -157,6 +164,14 @@ mod tests {
             let expected: Vec<u64> = ranges.into_iter().flatten().collect();
             prop_assert_eq!(answer.column(0).as_primitive::<UInt64Type>().values().to_vec(), expected);
         }
+    }
+
+    #[test]
+    fn ascending_ranges_are_taken_as_they_are_read() {
+        let ascending = plan("t", &[0, 10, 20], &[1..3, 5..6, 8..13, 17..18]).expect("plan");
+        assert_eq!(ascending.pieces, [Piece { part: 0, at: 0, rows: 5 }, Piece { part: 1, at: 0, rows: 4 }]);
+        let backward = plan("t", &[0, 10], &[5..6, 1..3]).expect("plan");
+        assert_eq!(backward.pieces, [Piece { part: 0, at: 2, rows: 1 }, Piece { part: 0, at: 0, rows: 2 }]);
     }
 
     #[test]
