@@ -182,7 +182,7 @@ def remote(bench, proxy_arguments):
 
 def link(bench):
     """L5: bytes of pictures a second over the link's rate, at several delays; each row counts as a file of the mean size."""
-    rate = 12.5e6
+    rate = 3.125e6
     files = [os.path.getsize(file) for file in glob.glob(f"{bench.options.lake}/flower_photos_val/**/*.jpg", recursive=True)]
     size = sum(files) / len(files)
     for delay in (0, 20, 100):
@@ -192,7 +192,7 @@ def link(bench):
         finally:
             proxy.kill()
         share = lambda r: size * r["work"]["read_rows"] / r["seconds"] / rate
-        print(f"photos, 100 Mbit/s, {delay} ms: payload over the link's rate {spread(reports, share)}")
+        print(f"photos, 25 Mbit/s, {delay} ms: payload over the link's rate {spread(reports, share)}")
         print(stalls(reports[0]))
 
 
