@@ -52,7 +52,7 @@ struct Json<'a> {
 impl Ingest {
     pub(crate) fn run(self) -> Result<()> {
         let Some(pipeline) = self.settings.pipeline()? else { return Ok(()) };
-        let bars = Arc::new(Bars::new());
+        let bars = Arc::new(Bars::default());
         let result = runtime()?.block_on(forebay_ingest::ingest(&pipeline, Options { dry_run: self.dry_run }, bars.clone()));
         bars.finish();
         let ingested = result?;

@@ -12,12 +12,13 @@ pub struct Bars {
     plain: bool,
 }
 
-impl Bars {
-    /// Bars on standard error.
-    pub fn new() -> Self {
+impl Default for Bars {
+    fn default() -> Self {
         Self { current: Mutex::new(None), plain: !console_is_terminal() }
     }
+}
 
+impl Bars {
     /// Ends the last stage's bar.
     pub fn finish(&self) {
         let Ok(mut current) = self.current.lock() else { return };

@@ -96,8 +96,11 @@ async fn compare(runs: &[Vec<(u32, Vec<u8>)>], overrides: &[&str], is_text: bool
     };
     assert_eq!(in_tables(&grown, &grown_version, is_text).await, expected);
     assert_eq!(in_tables(&whole, &whole_version, is_text).await, expected);
-    let index = grown.read(&grown_version, "index").await;
-    assert_eq!(index.num_rows() as u64, whole.read(&whole_version, "index").await.num_rows() as u64);
+    // A run whose records are all left out makes no version, so they are in no index yet.
+    if grown_version.inputs.objects == whole_version.inputs.objects {
+        let index = grown.read(&grown_version, "index").await;
+        assert_eq!(index.num_rows(), whole.read(&whole_version, "index").await.num_rows());
+    }
 }
 
 #[test]
