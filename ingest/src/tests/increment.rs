@@ -23,8 +23,11 @@ async fn ingested(place: &Place, overrides: &[&str]) -> DatasetManifest {
     }
 }
 
+/// By key: verdict, id and survivor.
+type Verdicts = BTreeMap<String, (String, Vec<u8>, Option<Vec<u8>>)>;
+
 /// Ids of the kept records by the ledger, and the verdicts of all.
-async fn kept(place: &Place, manifest: &DatasetManifest) -> (BTreeSet<Vec<u8>>, BTreeMap<String, (String, Option<Vec<u8>>)>) {
+async fn kept(place: &Place, manifest: &DatasetManifest) -> (BTreeSet<Vec<u8>>, Verdicts) {
     let ledger = place.read(manifest, "records").await;
     let (keys, ids) = (ledger.column(0).as_string::<i32>(), ledger.column(1).as_fixed_size_binary());
     let (verdicts, survivors) = (ledger.column(2).as_string::<i32>(), ledger.column(5).as_fixed_size_binary());
@@ -32,7 +35,8 @@ async fn kept(place: &Place, manifest: &DatasetManifest) -> (BTreeSet<Vec<u8>>, 
     let mut kept = BTreeSet::new();
     for row in 0..ledger.num_rows() {
         let survivor = survivors.is_valid(row).then(|| survivors.value(row).to_vec());
-        assert!(all.insert(keys.value(row).to_owned(), (verdicts.value(row).to_owned(), survivor)).is_none(), "{} twice", keys.value(row));
+        let verdict = (verdicts.value(row).to_owned(), ids.value(row).to_vec(), survivor);
+        assert!(all.insert(keys.value(row).to_owned(), verdict).is_none(), "{} twice", keys.value(row));
         if verdicts.value(row) == "kept" {
             assert!(kept.insert(ids.value(row).to_vec()), "{} is kept twice", keys.value(row));
         }
@@ -83,10 +87,19 @@ async fn compare(runs: &[Vec<(u32, Vec<u8>)>], overrides: &[&str], is_text: bool
     let (kept_grown, grown_ledger) = kept(&grown, &grown_version).await;
     let (kept_whole, _) = kept(&whole, &whole_version).await;
     assert_eq!(kept_grown, kept_whole);
-    // Every survivor that the ledger names is kept.
-    for (key, (verdict, survivor)) in &grown_ledger {
-        if let Some(survivor) = survivor {
-            assert!(verdict == "removed" && kept_grown.contains(survivor), "{key}: its survivor is not kept");
+    // Every survivor that the ledger names is kept, or was removed by a later run, and then names its own.
+    // A copy has the id of its survivor.
+    let near =
+        |(_, id, survivor): &'_ (String, Vec<u8>, Option<Vec<u8>>)| Some((id.clone(), survivor.clone().filter(|other| other != id)?));
+    let survivors: BTreeMap<_, _> = grown_ledger.values().filter_map(near).collect();
+    for (key, (verdict, id, survivor)) in &grown_ledger {
+        let mut last = survivor.as_ref();
+        while let Some(next) = last.and_then(|last| survivors.get(last)) {
+            assert_ne!(next, id, "{key} survives itself");
+            last = Some(next);
+        }
+        if let Some(last) = last {
+            assert!(verdict == "removed" && kept_grown.contains(last), "{key}: its survivor is not kept");
         }
     }
     let expected: Vec<u64> = {

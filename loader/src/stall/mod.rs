@@ -2,7 +2,7 @@
 //!
 //! Promises: the causes add up to the time that the consumer was blocked. A wait is cut at the moments when the awaited
 //! micro-batch was read, taken up by a worker and finished. What reading did in the first part is known moment by moment
-//! ([`meter`]). Decoding and augmenting alternate sample by sample, so the part of a wait in which the worker was busy is
+//! (`meter`). Decoding and augmenting alternate sample by sample, so the part of a wait in which the worker was busy is
 //! shared among its stages by the time that each took of this micro-batch.
 //! Deliberately absent: what the consumer does between its calls; that is its own, but for [`Waits::copy`], which it reports.
 
