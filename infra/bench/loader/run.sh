@@ -4,7 +4,7 @@
 #
 #   ROUNDS   how often each is measured (default 5)
 #   FOREBAY  the command (default: built here)
-#   PYTHON   an interpreter that has the rivals (torch, torchvision, mosaicml-streaming, webdataset, litdata); without them
+#   PYTHON   an interpreter that has the rivals (torch, torchvision, mosaicml-streaming, webdataset); without them
 #            `rivals` measures ours alone
 #   LAKE     where the datasets are kept from one run to the next (default: made anew and deleted)
 # Wants FOREBAY_TEST_DATA. Figures are per CPU-second of all processes of a loader, so a busy machine shows less than it should.
