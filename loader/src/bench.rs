@@ -175,7 +175,10 @@ pub fn bench(loader: &Loader, runtime: Handle, options: BenchOptions, stream: St
         hedges: loader.hedges(),
         between: Quantiles::of(between),
         memory: match memory {
-            (Some(peak), Some(before), Some(early), Some(late)) => Some(Memory { peak, before, early, late }),
+            // The system's peak may lag behind what it says of the present.
+            (Some(peak), Some(before), Some(early), Some(late)) => {
+                Some(Memory { peak: peak.max(before).max(early).max(late), before, early, late })
+            }
             _ => None,
         },
         bare: if bare { Some(make_bare(loader, &runtime, first_step, micro_batches)?) } else { None },

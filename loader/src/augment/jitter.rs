@@ -111,10 +111,12 @@ fn turned([red, green, blue]: [f32; 3], turn: f32) -> [f32; 3] {
     // Grey has no hue, and stays.
     let (saturation, divisor) = if range == 0.0 { (0.0, 1.0) } else { (range / highest, range) };
     let below = [red, green, blue].map(|channel| (highest - channel) / divisor);
-    let sixths = match () {
-        () if highest == red => below[2] - below[1],
-        () if highest == green => 2.0 + below[0] - below[2],
-        () => 4.0 + below[1] - below[0],
+    let sixths = if highest == red {
+        below[2] - below[1]
+    } else if highest == green {
+        2.0 + below[0] - below[2]
+    } else {
+        4.0 + below[1] - below[0]
     };
     let hue = ((sixths / 6.0 + 1.0) % 1.0 + turn).rem_euclid(1.0) * 6.0;
     let sector = hue.floor();

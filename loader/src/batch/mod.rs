@@ -108,11 +108,11 @@ impl Batch {
 
     /// Size of the buffers.
     pub fn bytes(&self) -> u64 {
-        let bytes = match self {
-            Self::Tokens { ids, .. } => ids.as_bytes().len(),
-            Self::Images { pixels, labels, .. } => pixels.as_bytes().len() + size_of_val(labels.as_slice()),
+        let labels = match self {
+            Self::Tokens { .. } => 0,
+            Self::Images { labels, .. } => size_of_val(labels.as_slice()),
         };
-        bytes as u64
+        (self.as_bytes().len() + labels) as u64
     }
 }
 
