@@ -62,7 +62,7 @@ impl Ingest {
 
 fn print_json(ingested: &Ingested) -> Result<()> {
     let (version, rows_digest) = match &ingested.outcome {
-        Outcome::Committed(manifest) | Outcome::Unchanged(manifest) => (Some(manifest.version), manifest.rows_digest),
+        Outcome::Committed(manifest) | Outcome::Unchanged { manifest, .. } => (Some(manifest.version), manifest.rows_digest),
         Outcome::Planned { rows_digest, .. } => (None, *rows_digest),
     };
     let tally = ingested.tally();
@@ -92,8 +92,12 @@ fn print_text(ingested: &Ingested, dataset: &str) -> Result<()> {
     let seconds = ingested.seconds;
     match &ingested.outcome {
         Outcome::Planned { .. } => output::line(format!("dry run of {seconds:.1} s: nothing was committed to {dataset}")),
-        Outcome::Unchanged(manifest) => {
-            output::line(format!("nothing new: the input is that of version {} of {dataset}; nothing was committed", manifest.version))
+        Outcome::Unchanged { manifest, tally } => {
+            let what = match tally.read.saturating_sub(manifest.tally.read) {
+                0 => format!("the input is that of version {}", manifest.version),
+                new => format!("of {} new records none is kept beside version {}", output::grouped(new), manifest.version),
+            };
+            output::line(format!("nothing new: {what} of {dataset}; nothing was committed"))
         }
         Outcome::Committed(manifest) => {
             output::line(format!("committed version {} of {dataset} in {seconds:.1} s", manifest.version))?;

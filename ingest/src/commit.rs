@@ -71,7 +71,7 @@ impl Job<'_> {
             let latest = self.dataset.latest().await?;
             // Somebody else may have ingested the same meanwhile.
             if let Some(latest) = latest.as_ref().filter(|latest| latest.identity() == manifest.identity()) {
-                return Ok(Outcome::Unchanged(latest.clone()));
+                return Ok(Outcome::unchanged(latest.clone()));
             }
             // What adds to a version says nothing of what was committed since; it must be made again.
             if before.is_some_and(|before| latest.as_ref().is_none_or(|latest| latest.version != before.version)) {

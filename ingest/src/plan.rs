@@ -43,8 +43,13 @@ pub struct Options {
 pub enum Outcome {
     /// This version was committed.
     Committed(DatasetManifest),
-    /// This version already has exactly these rows; nothing was committed.
-    Unchanged(DatasetManifest),
+    /// A version already has exactly these rows; nothing was committed.
+    Unchanged {
+        /// That version.
+        manifest: DatasetManifest,
+        /// The conservation table of all that was read: more than the version's where new records are all left out.
+        tally: Tally,
+    },
     /// A dry run: what would be kept.
     Planned {
         /// The conservation table.
@@ -54,6 +59,13 @@ pub enum Outcome {
         /// The first records that each rule leaves out, by reason.
         rejects: BTreeMap<String, Vec<Reject>>,
     },
+}
+
+impl Outcome {
+    /// The version that was made of the same records.
+    pub(crate) fn unchanged(manifest: DatasetManifest) -> Self {
+        Self::Unchanged { tally: manifest.tally.clone(), manifest }
+    }
 }
 
 /// The result of an ingest.
@@ -71,8 +83,8 @@ impl Ingested {
     /// The conservation table, however it ended.
     pub fn tally(&self) -> &Tally {
         match &self.outcome {
-            Outcome::Committed(manifest) | Outcome::Unchanged(manifest) => &manifest.tally,
-            Outcome::Planned { tally, .. } => tally,
+            Outcome::Committed(manifest) => &manifest.tally,
+            Outcome::Unchanged { tally, .. } | Outcome::Planned { tally, .. } => tally,
         }
     }
 }
@@ -107,12 +119,12 @@ pub(crate) async fn ingest_in_tasks(
         let job = Job::list(pipeline, dataset.clone(), Arc::clone(&progress), size, options, may_add).await?;
         clock.lap("list");
         if let Some(latest) = job.latest_of_same_inputs().await? {
-            return Ok(clock.finish(Outcome::Unchanged(latest)));
+            return Ok(clock.finish(Outcome::unchanged(latest)));
         }
         let mut outcome = job.run(options, &mut clock).await;
         // Another process with the same job may have committed it, and deleted the stage objects that both were using.
         if let (Err(_), Some(latest)) = (&outcome, job.latest_of_same_inputs().await?) {
-            outcome = Ok(Some(Outcome::Unchanged(latest)));
+            outcome = Ok(Some(Outcome::unchanged(latest)));
         }
         let cleared = job.clear(&outcome, options).await;
         clock.lap("commit");
@@ -294,7 +306,7 @@ impl<'a> Job<'a> {
         }
         let latest = self.dataset.latest().await?;
         if let Some(latest) = latest.filter(|latest| latest.config_digest == self.setup && latest.rows_digest == ledger.rows_digest) {
-            return Ok(Some(Outcome::Unchanged(latest)));
+            return Ok(Some(Outcome::Unchanged { manifest: latest, tally: ledger.tally }));
         }
         if self.known.is_none() && !ledger.fates.contains(&Fate::Train) {
             return Err(Error::new(Kind::Invalid, nothing_left(&self.source.settings.url, &ledger.tally)));

@@ -148,11 +148,19 @@ async fn the_same_content_again_commits_nothing() {
     let place = troubled();
     let first = committed(place.ingest(&[]).await);
     let again = place.ingest(&[]).await.expect("ingest");
-    assert!(matches!(&again.outcome, Outcome::Unchanged(found) if *found == first));
+    assert!(matches!(&again.outcome, Outcome::Unchanged { manifest, .. } if *manifest == first));
+    // A copy is read and left out, and the table of what was read says so.
+    let (raw, copy) = (place.folder.path().join("raw/a/00.rs"), place.folder.path().join("raw/a/copy.rs"));
+    fs::copy(&raw, &copy).expect("copy");
+    let copied = place.ingest(&[]).await.expect("ingest");
+    assert!(matches!(&copied.outcome, Outcome::Unchanged { manifest, .. } if *manifest == first));
+    assert_eq!((copied.tally().read, copied.tally().kept), (first.tally.read + 1, first.tally.kept));
+    assert!(copied.tally().is_conserved());
+    fs::remove_file(&copy).expect("remove");
     // Another file with the same bytes: other etags, so everything is read again, but no row is new.
-    fs::rename(place.folder.path().join("raw/a/00.rs"), place.folder.path().join("raw/a/renamed.rs")).expect("rename");
+    fs::rename(&raw, place.folder.path().join("raw/a/renamed.rs")).expect("rename");
     let renamed = place.ingest(&[]).await.expect("ingest");
-    assert!(matches!(&renamed.outcome, Outcome::Unchanged(found) if found.version == 1), "{:?}", renamed.outcome);
+    assert!(matches!(&renamed.outcome, Outcome::Unchanged { manifest, .. } if manifest.version == 1), "{:?}", renamed.outcome);
     place.put("a/new.rs", document(99));
     let grown = committed(place.ingest(&[]).await);
     assert_eq!((grown.version, grown.parent, grown.tally.kept), (2, Some(1), first.tally.kept + 1));

@@ -5,15 +5,12 @@
 //! that says otherwise than the record that is there might take its place. And a label is a place in the list of classes, so
 //! that list must stay. Where one of these fails, everything is read again: no wrong row, at the price of a rebuild.
 
-use std::collections::HashMap;
-
 use arrow::array::AsArray;
 use forebay_schemas::dataset::Modality;
-use forebay_schemas::id::Digest;
 use futures::TryStreamExt;
 
-use super::known::Known;
-use super::near::Flip;
+use super::known::{ById, Known};
+use super::near::Revision;
 use super::{Fate, Ledger, Search, Splitter, digest, text_at};
 use crate::clean::KEPT;
 use crate::error::Result;
@@ -29,7 +26,7 @@ pub(super) async fn agrees(search: &Search<'_>, known: &Known) -> Result<bool> {
     let session = search.engine.session(8192);
     let table = session.read_table(search.cleaned.verdicts(&["key", "id", "verdict", "class"], 1)?)?;
     let mut batches = search.engine.stream(table).await?;
-    let mut records: HashMap<Digest, (String, Fate)> = HashMap::new();
+    let mut records: ById<(String, Fate)> = ById::default();
     while let Some(batch) = batches.try_next().await? {
         let (keys, ids) = (batch.column(0).as_string::<i32>(), batch.column(1).as_fixed_size_binary());
         let (verdicts, column) = (batch.column(2).as_string::<i32>(), batch.column(3).as_string::<i32>());
@@ -49,9 +46,9 @@ pub(super) async fn agrees(search: &Search<'_>, known: &Known) -> Result<bool> {
 /// After all is decided: whether the classes are those that they were, and no picture is kept again, whose pixels only its
 /// object has.
 pub(super) fn holds(search: &Search<'_>, ledger: &Ledger) -> bool {
-    let stays = |Flip { record, now }: &Flip| {
-        let class = record.class.as_deref().unwrap_or_default();
-        now.is_some() && ledger.classes.get(class).is_some_and(|count| *count > 0)
+    let stays = |revision: &Revision| {
+        let class = revision.record.class.as_deref().unwrap_or_default();
+        !revision.returns() && (!revision.leaves() || ledger.classes.get(class).is_some_and(|count| *count > 0))
     };
-    search.pipeline.source.modality == Modality::Text || ledger.flips.iter().all(stays)
+    search.pipeline.source.modality == Modality::Text || ledger.revisions.iter().all(stays)
 }

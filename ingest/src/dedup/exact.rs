@@ -10,7 +10,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt64Type};
 use forebay_schemas::id::Digest;
 use futures::TryStreamExt;
 
-use super::known::Ids;
+use super::known::KnownRecord;
 use super::{Search, digest, digests};
 use crate::clean::KEPT;
 use crate::error::Result;
@@ -27,8 +27,10 @@ pub(crate) fn schema() -> SchemaRef {
 /// The records that are no copies.
 pub(crate) struct Firsts {
     /// Whether the record of that ordinal is one.
-    pub(crate) flags: Vec<bool>,
+    pub(crate) flags: Arc<Vec<bool>>,
     pub(crate) count: u64,
+    /// The records of earlier versions that a first record is a copy of, or shares a key with.
+    pub(crate) met: Vec<KnownRecord>,
 }
 
 /// Finds the first record of every id, and writes the others to the stage `copies`.
@@ -37,7 +39,7 @@ pub(crate) async fn find(search: &Search<'_>) -> Result<Firsts> {
     let is_removing = dedup.exact || dedup.near;
     let session = search.engine.session(8192);
     session.register_table("verdicts", search.cleaned.verdicts(&[ORDINAL, "id", "verdict"], search.engine.threads())?)?;
-    let mut firsts = Firsts { flags: vec![false; search.cleaned.records as usize], count: 0 };
+    let mut firsts = Firsts { flags: Arc::new(vec![false; search.cleaned.records as usize]), count: 0, met: Vec::new() };
     let copies = (search.stage)("copies", schema());
     let mut writer = copies.writer(0)?;
     let order = if is_removing { "ORDER BY id, ordinal" } else { "" };
@@ -47,46 +49,32 @@ pub(crate) async fn find(search: &Search<'_>) -> Result<Firsts> {
     while let Some(batch) = batches.try_next().await? {
         let (ids, ordinals) = (batch.column(0).as_fixed_size_binary(), batch.column(1).as_primitive::<UInt64Type>().values());
         let mut found = Vec::new();
+        let flags = Arc::make_mut(&mut firsts.flags);
         for (row, ordinal) in ordinals.iter().enumerate() {
             let id = digest(ids.value(row))?;
             if is_removing && last == Some(id) {
                 found.push((*ordinal, id));
             } else {
                 last = Some(id);
-                firsts.flags[*ordinal as usize] = true;
+                flags[*ordinal as usize] = true;
                 firsts.count += 1;
             }
         }
         write(&mut writer, &found).await?;
     }
     if let Some(known) = search.known.filter(|_| is_removing) {
-        let ids = search.first_ids(&firsts).await?;
-        let copies = known.already(&ids).await?;
-        for (ordinal, _) in &copies {
-            firsts.flags[*ordinal as usize] = false;
-            firsts.count -= 1;
-        }
+        let (ids, keys) = search.ids_and_keys(&firsts).await?;
+        firsts.met = known.pull(search.likeness, &ids, &keys).await?;
+        let copy = |record: &KnownRecord| Some((*ids.get(&record.id)?, record.id));
+        let mut copies: Vec<_> = firsts.met.iter().filter_map(copy).collect();
+        copies.sort_unstable_by_key(|(_, id)| *id);
+        let flags = Arc::make_mut(&mut firsts.flags);
+        copies.iter().for_each(|(ordinal, _)| flags[*ordinal as usize] = false);
+        firsts.count -= copies.len() as u64;
         write(&mut writer, &copies).await?;
     }
     writer.finish().await?;
     Ok(firsts)
-}
-
-impl Search<'_> {
-    /// The ids of first records; only for a version that adds to another, whose size this is.
-    async fn first_ids(&self, firsts: &Firsts) -> Result<Ids> {
-        let session = self.engine.session(8192);
-        let table = session.read_table(self.cleaned.verdicts(&[ORDINAL, "id"], 1)?)?;
-        let mut batches = self.engine.stream(table).await?;
-        let mut ids = Ids::with_capacity_and_hasher(firsts.count as usize, Default::default());
-        while let Some(batch) = batches.try_next().await? {
-            let (ordinals, column) = (batch.column(0).as_primitive::<UInt64Type>().values(), batch.column(1).as_fixed_size_binary());
-            for (row, ordinal) in ordinals.iter().enumerate().filter(|(_, ordinal)| firsts.flags[**ordinal as usize]) {
-                ids.insert(digest(column.value(row))?, *ordinal);
-            }
-        }
-        Ok(ids)
-    }
 }
 
 async fn write(writer: &mut TaskWriter, copies: &[(u64, Digest)]) -> Result<()> {

@@ -65,8 +65,11 @@ impl Extend<u64> for Keys {
     }
 }
 
+/// What is known of records by their ids, which are well mixed.
+pub(crate) type ById<T> = HashMap<Digest, T, BuildHasherDefault<Already>>;
+
 /// Ordinals of records by id.
-pub(crate) type Ids = HashMap<Digest, u64, BuildHasherDefault<Already>>;
+pub(crate) type Ids = ById<u64>;
 
 /// A record of an earlier version.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,22 +128,8 @@ impl Known {
         Ok(Some(Self { tasks, dataset: dataset.clone(), index, contents, io: io.clone(), manifest }))
     }
 
-    /// Of records given by id and ordinal those whose content is known, as (ordinal, id) in the order of ids.
-    pub(crate) async fn already(&self, ids: &Ids) -> Result<Vec<(u64, Digest)>> {
-        let mut found = Vec::new();
-        let mut rows = self.index.scan(&["id"]).await?;
-        while let Some(batch) = rows.try_next().await? {
-            for id in batch.column(0).as_fixed_size_binary().iter().flatten() {
-                let id = digest(id)?;
-                found.extend(ids.get(&id).map(|ordinal| (*ordinal, id)));
-            }
-        }
-        found.sort_unstable_by_key(|(_, id)| *id);
-        Ok(found)
-    }
-
     /// Whether one of `records`, given by class and fate, has the content of a known one of another class or fate.
-    pub(crate) async fn contradicts(&self, records: &HashMap<Digest, (String, Fate)>) -> Result<bool> {
+    pub(crate) async fn contradicts(&self, records: &ById<(String, Fate)>) -> Result<bool> {
         let mut rows = self.index.scan(&["id", "class", "validation"]).await?;
         while let Some(batch) = rows.try_next().await? {
             for (row, id) in batch.column(0).as_fixed_size_binary().iter().enumerate() {
@@ -154,16 +143,18 @@ impl Known {
         Ok(false)
     }
 
-    /// The records whose id begins with one of `ids`, or that are found under one of `keys` or look by one.
-    pub(crate) async fn pull(&self, likeness: &Likeness, ids: &Keys, keys: &Keys) -> Result<Vec<KnownRecord>> {
+    /// The records that have one of `ids`, or that are found under one of `keys` or look by one.
+    pub(crate) async fn pull(&self, likeness: &Likeness, ids: &Ids, keys: &Keys) -> Result<Vec<KnownRecord>> {
+        let mut beginnings = Keys::default();
+        beginnings.extend(ids.keys().map(Digest::as_u64));
+        let is_one = |id: Digest| beginnings.contains(id.as_u64()) && ids.contains_key(&id);
         let mut found = Vec::new();
         let mut first = 0;
         let mut rows = self.index.scan(&RECORD).await?;
         while let Some(batch) = rows.try_next().await? {
             let (known, sketches) = (batch.column(0).as_fixed_size_binary(), batch.column(1).as_binary::<i32>());
             for row in 0..batch.num_rows() {
-                let is_wanted = shares(likeness, sketches.value(row), keys) || ids.contains(digest(known.value(row))?.as_u64());
-                if is_wanted {
+                if shares(likeness, sketches.value(row), keys) || is_one(digest(known.value(row))?) {
                     found.push(record(&batch, row, first + row as u64)?);
                 }
             }
@@ -216,7 +207,8 @@ pub(crate) fn parse_tasks(list: &[u8]) -> Result<Vec<CleanedTask>> {
     tasks.map_err(|error| Error::with_source(Kind::Corrupt, "the list of cleaned tasks is malformed", error))
 }
 
-fn shares(likeness: &Likeness, sketch: &[u8], keys: &Keys) -> bool {
+/// Whether a record is found under one of `keys` or looks by one.
+pub(crate) fn shares(likeness: &Likeness, sketch: &[u8], keys: &Keys) -> bool {
     if keys.is_empty() {
         return false;
     }

@@ -16,7 +16,7 @@ use futures::TryStreamExt;
 use globset::GlobSet;
 use serde::Serialize;
 
-use super::near::{Flip, Found};
+use super::near::{Found, Revision};
 use super::repeats::{Change, REPEATED};
 use super::{ByOrdinal, Cleaned, DECISION_COLUMNS, Decision, Search, digest};
 use crate::clean;
@@ -71,8 +71,8 @@ pub(crate) struct Ledger {
     /// Records of this job that are kept.
     pub(crate) kept: u64,
     decisions: Stage,
-    /// Records of earlier versions whose verdict changed.
-    pub(crate) flips: Vec<Flip>,
+    /// Records of earlier versions of which something else holds now.
+    pub(crate) revisions: Vec<Revision>,
     pub(crate) quality: Option<Quality>,
     pub(crate) splitter: Arc<Splitter>,
 }
@@ -215,7 +215,8 @@ pub(super) async fn settle(search: &Search<'_>, decisions: Stage, changed: Optio
             fates.push(fate);
         }
     }
-    for Flip { record, now } in &near.flips {
+    for revision in near.revisions.iter().filter(|revision| revision.leaves() || revision.returns()) {
+        let Revision { record, now } = revision;
         let class = record.class.as_deref().unwrap_or_default();
         let row = row_digest(&record.id, record.fate, if modality == Modality::Images { class } else { "" });
         let removed = tally.removed.entry("near_duplicate".to_owned()).or_default();
@@ -250,7 +251,7 @@ pub(super) async fn settle(search: &Search<'_>, decisions: Stage, changed: Optio
         let message = format!("ledger: found {} records, expected {}: records were lost or doubled", fates.len(), search.cleaned.records);
         return Err(Error::new(Kind::Internal, message));
     }
-    let (flips, quality) = (near.flips, near.quality);
+    let (revisions, quality) = (near.revisions, near.quality);
     Ok(Ledger {
         fates: Arc::new(fates),
         tally,
@@ -263,7 +264,7 @@ pub(super) async fn settle(search: &Search<'_>, decisions: Stage, changed: Optio
         rejects,
         kept,
         decisions,
-        flips,
+        revisions,
         quality,
         splitter,
     })

@@ -1,7 +1,7 @@
 //! Deduplication: which of the cleaned records are kept.
 //!
 //! 1. [`exact`]: records of one id are copies of the first of them.
-//! 2. [`near`]: first records that share a band key are compared ([`judge`]), those of earlier versions too ([`known`]).
+//! 2. [`near`]: first records that share a band key are compared ([`judge`]), those of earlier versions too ([`beside`], [`known`]).
 //! 3. [`repeats`]: text that several of those left have is cut out of all but one.
 //! 4. [`ledger`]: every record gets its fate, and the tally is counted.
 //!
@@ -27,6 +27,7 @@ use crate::error::{Error, Kind, Result};
 use crate::stage::{Part, Stage};
 
 mod adding;
+mod beside;
 mod components;
 mod exact;
 pub(crate) mod judge;

@@ -1,11 +1,10 @@
 //! Near duplicates among the first records, and between them and the records of earlier versions.
 //!
 //! Keys that occur more than once ([`super::shared`]) are sorted, which connects records to components; the contents of
-//! these are brought together by another sort and judged one component after the other. Records of earlier versions take
-//! part as far as a new one touches them: first those that share a key with a new record, then those that share one with
-//! a record whose verdict changed, until none changes any more.
+//! these are brought together by another sort and judged one component after the other. Which records of earlier versions
+//! take part is found out beside ([`super::beside`]).
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Float64Array, LargeBinaryArray, RecordBatch, UInt32Array, UInt64Array};
@@ -17,16 +16,17 @@ use forebay_schemas::dataset::{Modality, Quality};
 use forebay_schemas::id::Digest;
 use futures::{StreamExt, TryStreamExt};
 
+use super::beside::{self, Pulled};
 use super::components::{ALONE, Components};
 use super::exact::Firsts;
 use super::judge::{Features, Judge, Match};
-use super::known::{Keys, Known, KnownRecord, Place};
+use super::known::KnownRecord;
 use super::minhash::Signer;
 use super::quality::{Cutoff, Sample};
-use super::shared::Shared;
+use super::shared::{Occurrences, Shared};
 use super::{Likeness, Search, digest, digests, text_features};
 use crate::engine::Engine;
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use crate::stage::{ORDINAL, Stage};
 
 /// What the search found.
@@ -34,17 +34,28 @@ pub(crate) struct Found {
     /// The records that are near duplicates: `ordinal_of_record` (null for those of earlier versions), `id`, `survivor`,
     /// `similarity`.
     pub(crate) removed: Stage,
-    /// The records of earlier versions whose verdict changed.
-    pub(crate) flips: Vec<Flip>,
+    pub(crate) revisions: Vec<Revision>,
     pub(crate) quality: Option<Quality>,
 }
 
-/// A record of an earlier version whose verdict changed.
+/// A record of an earlier version of which something else holds now: it is kept, or removed, or removed for the sake of another.
 #[derive(Clone, Debug)]
-pub(crate) struct Flip {
+pub(crate) struct Revision {
     pub(crate) record: KnownRecord,
     /// Why it is removed now; none if it is kept now.
     pub(crate) now: Option<Match>,
+}
+
+impl Revision {
+    /// Whether it was removed and is kept now.
+    pub(crate) fn returns(&self) -> bool {
+        self.now.is_none()
+    }
+
+    /// Whether it was kept and is removed now.
+    pub(crate) fn leaves(&self) -> bool {
+        self.now.is_some() && self.record.survivor.is_none()
+    }
 }
 
 fn schema() -> SchemaRef {
@@ -61,94 +72,28 @@ impl Found {
     pub(super) async fn none(search: &Search<'_>) -> Result<Self> {
         let removed = (search.stage)("near", schema());
         removed.writer(0)?.finish().await?;
-        Ok(Self { removed, flips: Vec::new(), quality: None })
+        Ok(Self { removed, revisions: Vec::new(), quality: None })
     }
 }
 
 /// Searches near duplicates.
 pub(super) async fn find(search: &Search<'_>, firsts: &Firsts) -> Result<Found> {
     let (found, sample) = match search.known {
-        None => Round { search, firsts, pulled: &[] }.judge("near").await?,
-        Some(known) => beside(search, firsts, known).await?,
+        None => Round { search, firsts, pulled: &[], named: &[] }.judge("near").await?,
+        Some(known) => beside::find(search, firsts, known).await?,
     };
     let quality = sample.map(|sample| sample.measure(search.likeness.similarity(), search.likeness.threshold()));
     Ok(Found { quality, ..found })
 }
 
-/// Searches near duplicates of new and of earlier records, round after round until no verdict changes any more.
-async fn beside(search: &Search<'_>, firsts: &Firsts, known: &Known) -> Result<(Found, Option<Sample>)> {
-    let mut pulled: BTreeMap<u64, Pulled> = BTreeMap::new();
-    let (mut ids, mut fresh) = search.touched(firsts).await?;
-    let mut keys = fresh.clone();
-    for round in 0.. {
-        // What has one of the keys of an earlier round was pulled then.
-        let mut more = known.pull(search.likeness, &ids, &fresh).await?;
-        more.retain(|record| !pulled.contains_key(&record.index_row));
-        let contents = search.contents_of(known, &more).await?;
-        pulled.extend(more.into_iter().zip(contents).map(|(record, content)| (record.index_row, Pulled { record, content })));
-        let all: Vec<&Pulled> = pulled.values().collect();
-        let (found, sample) = Round { search, firsts, pulled: &all }.judge(&format!("near-{round}")).await?;
-        // Whatever shares a key with a record whose verdict changed may change too.
-        ids = Keys::default();
-        fresh = Keys::default();
-        for flip in &found.flips {
-            fresh.extend(search.likeness.distinct_keys(&flip.record.sketch).into_iter().filter(|key| keys.insert(*key)));
-        }
-        if fresh.is_empty() {
-            return Ok((found, sample));
-        }
-    }
-    unreachable!("an endless range ended")
-}
-
-impl Search<'_> {
-    /// The beginnings of the ids of kept new records, and the keys of the first ones; only for a version that adds to another.
-    async fn touched(&self, firsts: &Firsts) -> Result<(Keys, Keys)> {
-        let session = self.engine.session(8192);
-        let table = session.read_table(self.cleaned.verdicts(&[ORDINAL, "id", "verdict", "sketch"], 1)?)?;
-        let mut batches = self.engine.stream(table).await?;
-        let (mut ids, mut keys) = (Keys::default(), Keys::default());
-        while let Some(batch) = batches.try_next().await? {
-            let ordinals = batch.column(0).as_primitive::<UInt64Type>().values();
-            let (column, verdicts, sketches) =
-                (batch.column(1).as_fixed_size_binary(), batch.column(2).as_string::<i32>(), batch.column(3).as_binary::<i32>());
-            for (row, ordinal) in ordinals.iter().enumerate().filter(|(row, _)| verdicts.value(*row) == crate::clean::KEPT) {
-                ids.insert(digest(column.value(row))?.as_u64());
-                if firsts.flags[*ordinal as usize] {
-                    keys.extend(self.likeness.distinct_keys(sketches.value(row)));
-                }
-            }
-        }
-        Ok((ids, keys))
-    }
-
-    /// What is compared of records of earlier versions, in their order.
-    async fn contents_of(&self, known: &Known, records: &[KnownRecord]) -> Result<Vec<Vec<u8>>> {
-        if self.pipeline.source.modality == Modality::Images {
-            return Ok(records.iter().map(|record| record.sketch.clone()).collect());
-        }
-        let places: Vec<_> = records.iter().map(|record| record.place).collect();
-        let mut texts = HashMap::with_capacity(places.len());
-        for (place, batch, row) in known.contents(&places, &["text"]).await? {
-            texts.insert(place, batch.column(0).as_string::<i64>().value(row).as_bytes().to_vec());
-        }
-        let missing = |place: &Place| Error::new(Kind::Corrupt, format!("the text at {place:?} of an earlier version is missing"));
-        places.iter().map(|place| texts.remove(place).ok_or_else(|| missing(place))).collect()
-    }
-}
-
-/// A record of an earlier version that takes part, and what is compared of it.
-struct Pulled {
-    record: KnownRecord,
-    content: Vec<u8>,
-}
-
 /// One pass over the new records and those pulled from earlier versions. Records are numbered: the new ones by ordinal,
 /// then the pulled ones.
-struct Round<'a> {
-    search: &'a Search<'a>,
-    firsts: &'a Firsts,
-    pulled: &'a [&'a Pulled],
+pub(super) struct Round<'a> {
+    pub(super) search: &'a Search<'a>,
+    pub(super) firsts: &'a Firsts,
+    pub(super) pulled: &'a [&'a Pulled],
+    /// Records of earlier versions that new ones are copies of, and that are as they were.
+    pub(super) named: &'a [KnownRecord],
 }
 
 /// The columns in which contents come to be judged.
@@ -166,7 +111,7 @@ impl Round<'_> {
     }
 
     /// Judges all; also gives the sample on which the quality of the search can be measured, if there is one.
-    async fn judge(&self, name: &str) -> Result<(Found, Option<Sample>)> {
+    pub(super) async fn judge(&self, name: &str) -> Result<(Found, Option<Sample>)> {
         let (shared, cutoff) = self.count_keys().await?;
         let mut components = Components::new(self.firsts.flags.len() + self.pulled.len());
         self.connect(shared, &mut components).await?;
@@ -178,7 +123,7 @@ impl Round<'_> {
         let (similarity, threshold) = (likeness.similarity(), likeness.threshold());
         let mut judge = Judge::new(similarity, threshold, self.search.engine.pool_bytes() / 4);
         let mut signer = Signer::new(&self.search.pipeline.dedup);
-        let mut outcome = Outcome::new((self.search.stage)(name, schema()), self.firsts.flags.len() as u32, self.pulled)?;
+        let mut outcome = Outcome::new((self.search.stage)(name, schema()), self.firsts.flags.len() as u32, self.pulled, self.named)?;
         let mut sample = Sample::default();
         while let Some(batch) = batches.try_next().await? {
             let (numbers, ids) = (batch.column(0).as_primitive::<UInt64Type>().values(), batch.column(1).as_fixed_size_binary());
@@ -190,14 +135,8 @@ impl Round<'_> {
                     false => image_features(likeness, contents.value(row)),
                 };
                 let number = *number as u32;
-                let found = match outcome.is_settled(number) {
-                    true => None,
-                    false => {
-                        let found = judge.offer(labels[number as usize], id, &features)?;
-                        outcome.note(number, id, found);
-                        found
-                    }
-                };
+                let found = judge.offer(labels[number as usize], id, &features)?;
+                outcome.note(number, id, found);
                 if cutoff.1.contains(&number) {
                     sample.add(id, features, found);
                 }
@@ -212,7 +151,7 @@ impl Round<'_> {
         let Search { engine, cleaned, likeness, .. } = self.search;
         let is_text = self.modality() == Modality::Text;
         let records = self.firsts.count + self.pulled.len() as u64;
-        let mut shared = Shared::new(records * likeness.keys_a_record(), engine.pool_bytes() as u64 / 2);
+        let mut occurrences = Occurrences::new(records * likeness.keys_a_record(), engine.pool_bytes() as u64 / 2);
         let mut cutoff = Cutoff::default();
         let table = engine.session(8192).read_table(cleaned.verdicts(&[ORDINAL, "rank", "sketch"], engine.threads())?)?;
         let mut batches = engine.stream(table).await?;
@@ -227,13 +166,13 @@ impl Round<'_> {
                 if cutoff.rank().is_some_and(|cutoff| rank.value(row) <= cutoff) {
                     ranks.push((rank.value(row), *ordinal as u32));
                 }
-                see(&mut shared, likeness, sketches.value(row));
+                see(&mut occurrences, likeness, sketches.value(row));
             }
         }
-        self.pulled.iter().for_each(|pulled| see(&mut shared, likeness, &pulled.record.sketch));
+        self.pulled.iter().for_each(|pulled| see(&mut occurrences, likeness, &pulled.record.sketch));
         let last = cutoff.rank().unwrap_or(0);
         let sampled = ranks.into_iter().filter(|(rank, _)| *rank <= last).map(|(_, ordinal)| ordinal).collect();
-        Ok((shared, (cutoff, sampled)))
+        Ok((occurrences.shared(), (cutoff, sampled)))
     }
 
     /// Connects the records that share a key.
@@ -244,7 +183,7 @@ impl Round<'_> {
         let first = self.firsts.flags.len() as u32;
         let keys = SharedKeys { shared, likeness: Likeness::new(pipeline), schema: keys_schema() };
         let of_pulled = keys.of(self.pulled.iter().zip(first..).map(|(pulled, number)| (number, pulled.record.sketch.as_slice())));
-        let flags = self.firsts.flags.clone();
+        let flags = Arc::clone(&self.firsts.flags);
         let of_new = sketches.map(move |batch| {
             let batch = batch?;
             let (ordinals, sketches) = (batch.column(0).as_primitive::<UInt64Type>().values(), batch.column(1).as_binary::<i32>());
@@ -267,7 +206,7 @@ impl Round<'_> {
         Ok(())
     }
 
-    /// What is compared of the records that have a component, by component and id.
+    /// What is compared of the records that have a component, by component and id; copies have none.
     async fn gather(&self, labels: &Arc<Vec<u32>>) -> Result<datafusion::execution::SendableRecordBatchStream> {
         let Search { engine, cleaned, .. } = self.search;
         let session = engine.session(crate::shard::CONTENT_ROWS);
@@ -285,30 +224,29 @@ impl Round<'_> {
             all = all.union(session.read_table(Arc::new(old))?)?;
         }
         let label = label.call(vec![col("number")]);
-        let flags = Arc::new(self.firsts.flags.clone());
         let labelled = all.select(vec![label.alias("component"), col("number"), col("id"), col("content")])?;
         let labelled = labelled.filter(col("component").not_eq(lit(ALONE)))?;
-        let labelled = labelled.filter(is_first(flags).call(vec![col("number")]))?;
         let sorted = labelled.sort(vec![col("component").sort(true, false), col("id").sort(true, false)])?;
         engine.stream(sorted.select(vec![col("number"), col("id"), col("content")])?).await
     }
 
     fn pulled_contents(&self) -> Result<RecordBatch> {
-        let first = self.firsts.flags.len() as u64;
-        let numbers: UInt64Array = (first..first + self.pulled.len() as u64).collect();
-        let ids = digests(self.pulled.iter().map(|pulled| Some(&pulled.record.id)))?;
-        let contents: LargeBinaryArray = self.pulled.iter().map(|pulled| Some(pulled.content.as_slice())).collect();
+        // Those without content are not judged.
+        let judged = || (self.firsts.flags.len() as u64..).zip(self.pulled).filter(|(_, pulled)| pulled.content.is_some());
+        let numbers: UInt64Array = judged().map(|(number, _)| number).collect();
+        let ids = digests(judged().map(|(_, pulled)| Some(&pulled.record.id)))?;
+        let contents: LargeBinaryArray = judged().map(|(_, pulled)| pulled.content.as_deref()).collect();
         Ok(RecordBatch::try_new(gathered(), vec![Arc::new(numbers), ids, Arc::new(contents)])?)
     }
 }
 
-fn see(shared: &mut Shared, likeness: &Likeness, sketch: &[u8]) {
+fn see(occurrences: &mut Occurrences, likeness: &Likeness, sketch: &[u8]) {
     match likeness {
         // Without the detour of a list, as this is done for every record.
         Likeness::Text(_) => {
-            sketch.chunks_exact(8).for_each(|key| shared.see(key.iter().rev().fold(0, |key, byte| key << 8 | u64::from(*byte))))
+            sketch.chunks_exact(8).for_each(|key| occurrences.see(key.iter().rev().fold(0, |key, byte| key << 8 | u64::from(*byte))))
         }
-        Likeness::Images(..) => likeness.distinct_keys(sketch).into_iter().for_each(|key| shared.see(key)),
+        Likeness::Images(..) => likeness.distinct_keys(sketch).into_iter().for_each(|key| occurrences.see(key)),
     }
 }
 
@@ -353,17 +291,6 @@ fn label_function(labels: Arc<Vec<u32>>) -> ScalarUDF {
     create_udf("component", vec![DataType::UInt64], DataType::UInt32, Volatility::Immutable, Arc::new(label))
 }
 
-/// Whether a record is judged: copies are not, records of earlier versions, whose numbers follow, are.
-fn is_first(flags: Arc<Vec<bool>>) -> ScalarUDF {
-    let is_first = move |arguments: &[ColumnarValue]| {
-        let arrays = ColumnarValue::values_to_arrays(arguments)?;
-        let numbers = arrays[0].as_primitive::<UInt64Type>();
-        let column: Vec<bool> = numbers.values().iter().map(|number| flags.get(*number as usize).copied().unwrap_or(true)).collect();
-        Ok(ColumnarValue::Array(Arc::new(arrow::array::BooleanArray::from(column))))
-    };
-    create_udf("is_first", vec![DataType::UInt64], DataType::Boolean, Volatility::Immutable, Arc::new(is_first))
-}
-
 /// Collects the verdicts of a round.
 struct Outcome<'a> {
     stage: Stage,
@@ -372,36 +299,21 @@ struct Outcome<'a> {
     /// Number of the first pulled record.
     first: u32,
     pulled: &'a [&'a Pulled],
-    pulled_ids: HashSet<Digest>,
-    flips: Vec<Flip>,
+    revisions: Vec<Revision>,
 }
 
 impl<'a> Outcome<'a> {
-    fn new(stage: Stage, first: u32, pulled: &'a [&'a Pulled]) -> Result<Self> {
+    fn new(stage: Stage, first: u32, pulled: &'a [&'a Pulled], named: &[KnownRecord]) -> Result<Self> {
         let writer = stage.writer(0)?;
-        let pulled_ids = pulled.iter().map(|pulled| pulled.record.id).collect();
-        let mut outcome = Self { stage, writer, removed: Vec::new(), first, pulled, pulled_ids, flips: Vec::new() };
-        for Pulled { record, .. } in pulled {
-            if let Some(survivor) = outcome.survivor_elsewhere(record) {
-                // How similar they are was measured when it was removed; here it is only needed for its copies.
-                outcome.removed.push((None, record.id, Match { survivor, similarity: 1.0 }));
-            }
-        }
-        Ok(outcome)
-    }
-
-    /// The survivor of a record that stays removed, because its survivor is not touched by this round.
-    fn survivor_elsewhere(&self, record: &KnownRecord) -> Option<Digest> {
-        record.survivor.filter(|survivor| !self.pulled_ids.contains(survivor))
+        let untouched = pulled.iter().filter(|pulled| pulled.content.is_none()).map(|pulled| &pulled.record).chain(named);
+        // How similar they are was measured when they were removed; here it is only needed for their copies.
+        let stays = |record: &KnownRecord| Some((None, record.id, Match { survivor: record.survivor?, similarity: 1.0 }));
+        let removed = untouched.filter_map(stays).collect();
+        Ok(Self { stage, writer, removed, first, pulled, revisions: Vec::new() })
     }
 
     fn pulled(&self, number: u32) -> Option<&'a KnownRecord> {
         self.pulled.get(number.checked_sub(self.first)? as usize).map(|pulled| &pulled.record)
-    }
-
-    /// Whether a record needs no judgement.
-    fn is_settled(&self, number: u32) -> bool {
-        self.pulled(number).is_some_and(|record| self.survivor_elsewhere(record).is_some())
     }
 
     fn note(&mut self, number: u32, id: Digest, found: Option<Match>) {
@@ -409,8 +321,8 @@ impl<'a> Outcome<'a> {
         if let Some(found) = found {
             self.removed.push((pulled.is_none().then_some(u64::from(number)), id, found));
         }
-        if let Some(record) = pulled.filter(|record| record.survivor.is_some() != found.is_some()) {
-            self.flips.push(Flip { record: record.clone(), now: found });
+        if let Some(record) = pulled.filter(|record| record.survivor != found.map(|found| found.survivor)) {
+            self.revisions.push(Revision { record: record.clone(), now: found });
         }
     }
 
@@ -433,6 +345,6 @@ impl<'a> Outcome<'a> {
     async fn finish(mut self) -> Result<Found> {
         self.write().await?;
         self.writer.finish().await?;
-        Ok(Found { removed: self.stage, flips: self.flips, quality: None })
+        Ok(Found { removed: self.stage, revisions: self.revisions, quality: None })
     }
 }

@@ -8,13 +8,18 @@
 const BITS_A_KEY: u64 = 8;
 const BLOCK_WORDS: usize = 8;
 
-/// Keys that occurred more than once, and a few others.
-pub(crate) struct Shared {
+/// Keys as they are counted.
+pub(crate) struct Occurrences {
     once: Filter,
     again: Filter,
 }
 
-impl Shared {
+/// Keys that occurred more than once, and a few others.
+pub(crate) struct Shared {
+    again: Filter,
+}
+
+impl Occurrences {
     /// For about `keys` keys in at most `memory_bytes`; more keys make it less selective, never wrong.
     pub(crate) fn new(keys: u64, memory_bytes: u64) -> Self {
         let once = (keys.saturating_mul(BITS_A_KEY) / 8).clamp(4 << 10, (memory_bytes / 9 * 8).max(4 << 10));
@@ -28,6 +33,13 @@ impl Shared {
         }
     }
 
+    /// What occurred more than once; the larger filter goes, before its room is wanted for sorting.
+    pub(crate) fn shared(self) -> Shared {
+        Shared { again: self.again }
+    }
+}
+
+impl Shared {
     /// False only if the key occurred at most once.
     pub(crate) fn is_shared(&self, key: u64) -> bool {
         self.again.contains(key)
@@ -80,13 +92,9 @@ mod tests {
 
     #[test]
     fn every_key_that_came_twice_is_known_and_few_others_are() {
-        let mut shared = Shared::new(100_000, 1 << 20);
-        for number in 0..90_000 {
-            shared.see(key(number));
-        }
-        for number in 0..10_000 {
-            shared.see(key(number));
-        }
+        let mut occurrences = Occurrences::new(100_000, 1 << 20);
+        (0..90_000).chain(0..10_000).for_each(|number| occurrences.see(key(number)));
+        let shared = occurrences.shared();
         assert!((0..10_000).all(|number| shared.is_shared(key(number))));
         let others = (10_000..90_000).filter(|number| shared.is_shared(key(*number))).count();
         assert!(others < 4_000, "{others} of 80,000 keys that came once are taken for shared");
@@ -94,8 +102,9 @@ mod tests {
 
     #[test]
     fn too_little_memory_makes_it_less_selective_and_never_wrong() {
-        let mut shared = Shared::new(1 << 40, 8 << 10);
-        (0..100_000).chain(0..100).for_each(|number| shared.see(key(number)));
+        let mut occurrences = Occurrences::new(1 << 40, 8 << 10);
+        (0..100_000).chain(0..100).for_each(|number| occurrences.see(key(number)));
+        let shared = occurrences.shared();
         assert!((0..100).all(|number| shared.is_shared(key(number))));
     }
 }

@@ -22,7 +22,8 @@ use futures::TryStreamExt;
 use super::{Kept, Target, table_name};
 use crate::clean::{KEPT, REMOVED};
 use crate::dedup::judge::Match;
-use crate::dedup::near::Flip;
+use crate::dedup::known::ById;
+use crate::dedup::near::Revision;
 use crate::dedup::{Fate, digest, digests};
 use crate::error::{Error, Kind, Result};
 
@@ -46,17 +47,17 @@ impl Revived {
     /// Reads their texts.
     pub(crate) async fn read(kept: Kept<'_>) -> Result<Self> {
         let Some(known) = kept.known else { return Ok(Self::default()) };
-        let revived: Vec<&Flip> = kept.ledger.flips.iter().filter(|flip| flip.now.is_none()).collect();
-        let places: Vec<_> = revived.iter().map(|flip| flip.record.place).collect();
+        let revived: Vec<&Revision> = kept.ledger.revisions.iter().filter(|revision| revision.returns()).collect();
+        let places: Vec<_> = revived.iter().map(|revision| revision.record.place).collect();
         let texts = known.contents(&places, &TEXT).await?;
         let texts: HashMap<_, _> = texts.into_iter().map(|(place, batch, row)| (place, (batch, row))).collect();
         let mut documents = Vec::with_capacity(revived.len());
-        for flip in revived {
-            let id = flip.record.id;
+        for revision in revived {
+            let id = revision.record.id;
             let (batch, row) = texts
-                .get(&flip.record.place)
+                .get(&revision.record.place)
                 .ok_or_else(|| Error::new(Kind::Corrupt, format!("record {}: its content is not where the index says", id.short())))?;
-            documents.push(Document { id, fate: flip.record.fate, row: batch.slice(*row, 1) });
+            documents.push(Document { id, fate: revision.record.fate, row: batch.slice(*row, 1) });
         }
         documents.sort_unstable_by_key(|document| document.id);
         Ok(Self { documents })
@@ -96,7 +97,7 @@ pub(crate) struct Amended {
 /// The rows of the ledger of the records that changed, and of their copies, which name the survivor too. `tokens` of
 /// records that are kept again.
 pub(crate) async fn records(kept: Kept<'_>, target: &Target<'_>, tokens: &HashMap<Digest, u64>) -> Result<Amended> {
-    let Some((known, flips)) = changes(kept) else { return Ok(Amended::default()) };
+    let Some((known, revisions)) = changes(kept) else { return Ok(Amended::default()) };
     let table = parent(&known.manifest.tables, RECORDS)?;
     let table = target.dataset.tables(table.format).open(table).await?;
     let schema = record::records();
@@ -105,7 +106,7 @@ pub(crate) async fn records(kept: Kept<'_>, target: &Target<'_>, tokens: &HashMa
     let mut rows = table.scan(&["id"]).await?;
     while let Some(batch) = rows.try_next().await? {
         for (row, id) in batch.column(0).as_fixed_size_binary().iter().enumerate() {
-            if let Some(id) = id.filter(|id| digest(id).is_ok_and(|id| flips.contains_key(&id))) {
+            if let Some(id) = id.filter(|id| digest(id).is_ok_and(|id| revisions.contains_key(&id))) {
                 amended.deleted.push(first + row as u64);
                 found.push(digest(id)?);
             }
@@ -115,17 +116,17 @@ pub(crate) async fn records(kept: Kept<'_>, target: &Target<'_>, tokens: &HashMa
     if !found.is_empty() {
         let ranges: Vec<_> = amended.deleted.iter().map(|row| *row..*row + 1).collect();
         let old = table.read(&ranges, &columns).await?;
-        amended.rows = Some(rewritten(&old, &found, &flips, tokens)?);
+        amended.rows = Some(rewritten(&old, &found, &revisions, tokens)?);
     }
     Ok(amended)
 }
 
-fn rewritten(old: &RecordBatch, ids: &[Digest], flips: &HashMap<Digest, &Flip>, tokens: &HashMap<Digest, u64>) -> Result<RecordBatch> {
+fn rewritten(old: &RecordBatch, ids: &[Digest], revisions: &ById<&Revision>, tokens: &HashMap<Digest, u64>) -> Result<RecordBatch> {
     let (mut verdicts, mut reasons, mut details) = (StringBuilder::new(), StringBuilder::new(), StringBuilder::new());
     let (mut splits, mut counts, mut survivors) = (StringBuilder::new(), UInt64Builder::new(), FixedSizeBinaryBuilder::new(32));
     let (old_reasons, old_details) = (old.column(3).as_string::<i32>(), old.column(4).as_string::<i32>());
     for (row, id) in ids.iter().enumerate() {
-        let now = flips[id].now;
+        let now = revisions[id].now;
         // A copy stays one; only the record that its content survives in may be another.
         let is_copy = old_details.is_valid(row) && old_details.value(row) == "same content";
         let survivor = now.map(|found| found.survivor).or_else(|| is_copy.then_some(*id));
@@ -151,7 +152,7 @@ fn rewritten(old: &RecordBatch, ids: &[Digest], flips: &HashMap<Digest, &Flip>, 
             None => survivors.append_null(),
         }
         let is_kept = survivor.is_none();
-        splits.append_option(is_kept.then(|| table_name(flips[id].record.fate)));
+        splits.append_option(is_kept.then(|| table_name(revisions[id].record.fate)));
         counts.append_option(tokens.get(id).filter(|_| is_kept).copied());
     }
     let columns: Vec<ArrayRef> = vec![
@@ -170,39 +171,44 @@ fn rewritten(old: &RecordBatch, ids: &[Digest], flips: &HashMap<Digest, &Flip>, 
 
 /// The rows of the index of the records that changed.
 pub(crate) fn index(kept: Kept<'_>) -> Result<Amended> {
-    let mut flips: Vec<&Flip> = kept.ledger.flips.iter().collect();
-    if flips.is_empty() {
+    let mut revisions: Vec<&Revision> = kept.ledger.revisions.iter().collect();
+    if revisions.is_empty() {
         return Ok(Amended::default());
     }
-    flips.sort_unstable_by_key(|flip| flip.record.index_row);
-    let number = |number: fn(&Flip) -> u32| -> ArrayRef { Arc::new(flips.iter().map(|flip| Some(number(flip))).collect::<UInt32Array>()) };
-    let sketches: BinaryArray = flips.iter().map(|flip| Some(flip.record.sketch.as_slice())).collect();
-    let moments: BinaryArray = flips.iter().map(|flip| flip.record.moments.as_deref()).collect();
+    revisions.sort_unstable_by_key(|revision| revision.record.index_row);
+    let number = |number: fn(&Revision) -> u32| -> ArrayRef {
+        Arc::new(revisions.iter().map(|revision| Some(number(revision))).collect::<UInt32Array>())
+    };
+    let sketches: BinaryArray = revisions.iter().map(|revision| Some(revision.record.sketch.as_slice())).collect();
+    let moments: BinaryArray = revisions.iter().map(|revision| revision.record.moments.as_deref()).collect();
     let columns = vec![
-        digests(flips.iter().map(|flip| Some(&flip.record.id)))?,
+        digests(revisions.iter().map(|revision| Some(&revision.record.id)))?,
         Arc::new(sketches) as ArrayRef,
-        digests(flips.iter().map(|flip| flip.now.as_ref().map(|found| &found.survivor)))?,
-        number(|flip| flip.record.place.task),
-        number(|flip| flip.record.place.part),
-        number(|flip| flip.record.place.row),
-        number(|flip| flip.record.size),
-        Arc::new(flips.iter().map(|flip| flip.record.class.as_deref()).collect::<StringArray>()),
-        Arc::new(flips.iter().map(|flip| Some(flip.record.fate == Fate::Validation)).collect::<BooleanArray>()),
+        digests(revisions.iter().map(|revision| revision.now.as_ref().map(|found| &found.survivor)))?,
+        number(|revision| revision.record.place.task),
+        number(|revision| revision.record.place.part),
+        number(|revision| revision.record.place.row),
+        number(|revision| revision.record.size),
+        Arc::new(revisions.iter().map(|revision| revision.record.class.as_deref()).collect::<StringArray>()),
+        Arc::new(revisions.iter().map(|revision| Some(revision.record.fate == Fate::Validation)).collect::<BooleanArray>()),
         Arc::new(moments),
     ];
-    let deleted = flips.iter().map(|flip| flip.record.index_row).collect();
+    let deleted = revisions.iter().map(|revision| revision.record.index_row).collect();
     Ok(Amended { deleted, rows: Some(RecordBatch::try_new(record::index(), columns)?) })
 }
 
 /// The rows of a table of documents or images that go.
 pub(crate) async fn samples(kept: Kept<'_>, fate: Fate, target: &Target<'_>) -> Result<Vec<u64>> {
-    let Some((known, flips)) = changes(kept) else { return Ok(Vec::new()) };
+    let Some((known, revisions)) = changes(kept) else { return Ok(Vec::new()) };
+    if !revisions.values().any(|revision| revision.leaves()) {
+        return Ok(Vec::new());
+    }
     let table = parent(&known.manifest.tables, table_name(fate))?;
     let mut rows = target.dataset.tables(table.format).open(table).await?.scan(&["id"]).await?;
     let (mut deleted, mut first) = (Vec::new(), 0);
     while let Some(batch) = rows.try_next().await? {
         for (row, id) in batch.column(0).as_fixed_size_binary().iter().enumerate() {
-            let is_removed = id.and_then(|id| flips.get(&digest(id).ok()?)).is_some_and(|flip| flip.now.is_some());
+            let is_removed = id.and_then(|id| revisions.get(&digest(id).ok()?)).is_some_and(|revision| revision.leaves());
             deleted.extend(is_removed.then_some(first + row as u64));
         }
         first += batch.num_rows() as u64;
@@ -226,8 +232,8 @@ pub(crate) struct Cutout {
 
 /// The rows of a table of token sequences that go.
 pub(crate) async fn sequences(kept: Kept<'_>, fate: Fate, end: u32, target: &Target<'_>) -> Result<Cutout> {
-    let Some((known, flips)) = changes(kept) else { return Ok(Cutout::default()) };
-    let gone: HashSet<u64> = flips.values().filter(|flip| flip.now.is_some()).map(|flip| flip.record.id.as_u64()).collect();
+    let Some((known, revisions)) = changes(kept) else { return Ok(Cutout::default()) };
+    let gone: HashSet<u64> = revisions.values().filter(|revision| revision.leaves()).map(|revision| revision.record.id.as_u64()).collect();
     if gone.is_empty() {
         return Ok(Cutout::default());
     }
@@ -277,9 +283,9 @@ fn pieces(tokens: &[u32], documents: &[u64], starts: &[u32], end: u32) -> Vec<Pi
 }
 
 /// The version that this one adds to, and what changed in it by id; none where nothing did.
-fn changes<'a>(kept: Kept<'a>) -> Option<(&'a crate::dedup::known::Known, HashMap<Digest, &'a Flip>)> {
-    let flips: HashMap<Digest, &Flip> = kept.ledger.flips.iter().map(|flip| (flip.record.id, flip)).collect();
-    Some((kept.known?, flips)).filter(|(_, flips)| !flips.is_empty())
+fn changes<'a>(kept: Kept<'a>) -> Option<(&'a crate::dedup::known::Known, ById<&'a Revision>)> {
+    let revisions: ById<&Revision> = kept.ledger.revisions.iter().map(|revision| (revision.record.id, revision)).collect();
+    Some((kept.known?, revisions)).filter(|(_, revisions)| !revisions.is_empty())
 }
 
 /// A table of the parent.

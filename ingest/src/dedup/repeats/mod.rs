@@ -23,7 +23,7 @@ use futures::{StreamExt, TryStreamExt};
 
 use self::passages::Finder;
 use super::exact::Firsts;
-use super::shared::Shared;
+use super::shared::{Occurrences, Shared};
 use super::{ByOrdinal, Cleaned, Search, decision_schema, digest, digests};
 use crate::engine::Engine;
 use crate::error::{Error, Kind, Result};
@@ -89,7 +89,7 @@ pub(super) async fn cut(search: &Search<'_>, firsts: &Firsts, decisions: &Stage)
 
 /// Whether the record of each ordinal is left.
 async fn left(search: &Search<'_>, firsts: &Firsts, decisions: &Stage) -> Result<Arc<Vec<bool>>> {
-    let mut left = firsts.flags.clone();
+    let mut left = firsts.flags.to_vec();
     let decided = decisions.table(&decisions.whole(1).await?, &["ordinal_of_record"], 1)?;
     let mut batches = search.engine.stream(search.engine.session(8192).read_table(decided)?).await?;
     while let Some(batch) = batches.try_next().await? {
@@ -151,16 +151,16 @@ impl Pass<'_> {
         while let Some(batch) = sizes.try_next().await? {
             chars += batch.column(0).as_primitive::<UInt32Type>().values().iter().map(|size| u64::from(*size)).sum::<u64>();
         }
-        let mut shared = Shared::new(chars / CHARS_A_KEY, engine.pool_bytes() as u64 / 2);
+        let mut occurrences = Occurrences::new(chars / CHARS_A_KEY, engine.pool_bytes() as u64 / 2);
         let mut finder = self.finder();
         let mut batches = self.contents(&[ORDINAL, "text"]).await?;
         while let Some(batch) = batches.try_next().await? {
             let (ordinals, texts) = (batch.column(0).as_primitive::<UInt64Type>().values(), batch.column(1).as_string::<i64>());
             for (row, _) in ordinals.iter().enumerate().filter(|(_, ordinal)| self.left[**ordinal as usize]) {
-                finder.keys(texts.value(row), |key| shared.see(key));
+                finder.keys(texts.value(row), |key| occurrences.see(key));
             }
         }
-        Ok(shared)
+        Ok(occurrences.shared())
     }
 
     /// The units whose key is shared, by what they say and then by record.
