@@ -9,15 +9,13 @@ use std::sync::Arc;
 use forebay_schemas::Digest;
 use forebay_schemas::dataset::{DatasetManifest, Modality, TableRef};
 use forebay_schemas::run::{self, Run};
+use forebay_store::dataset::SELECTIONS;
 use forebay_store::{Dataset, Table, Watch};
 use futures::TryStreamExt;
 
 use crate::error::{Error, Result};
 use crate::plan::{Plan, Schedule, Selection, SelectionBuilder, Shuffle, Source};
 use crate::stall::Meter;
-
-/// Below a dataset's root: the rows that filters left, by (version, table, filter).
-const SELECTIONS: &str = "_forebay/selections";
 
 /// About the bytes of a block where the settings leave its size open: one request's worth.
 const BLOCK_BYTES: u64 = 256 << 10;
@@ -115,8 +113,8 @@ async fn table<'a>(source: &Sourced<'a>, split: &str, meter: &Arc<Meter>) -> Res
 /// The rows that a filter leaves: kept by whoever opened the version with it before, or found now.
 async fn selection(dataset: &Dataset, table: &dyn Table, filter: &str, split: &str, manifest: &DatasetManifest) -> Result<Selection> {
     let rows = table.rows();
-    let name = Digest::of_parts([manifest.identity().as_bytes(), split.as_bytes(), &rows.to_le_bytes()[..], filter.as_bytes()]);
-    let path = format!("{SELECTIONS}/{name}.rows");
+    let name = Digest::of_parts([split.as_bytes(), &rows.to_le_bytes()[..], filter.as_bytes()]);
+    let path = format!("{SELECTIONS}/{}/{name}.rows", manifest.identity());
     let kept = dataset.location().get(&path).await;
     if let Some(selection) = kept.ok().and_then(|bytes| Selection::from_bytes(&bytes, rows)) {
         return Ok(selection);

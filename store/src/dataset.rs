@@ -40,6 +40,9 @@ pub const CLEANED: &str = "cleaned";
 /// The folder below a dataset's root of stage objects that go when the job is done.
 pub const WORK: &str = "_work";
 
+/// The folder below a dataset's root of the rows that filters left of a version, each version's in a folder of its identity.
+pub const SELECTIONS: &str = "_forebay/selections";
+
 /// A dataset: a folder with committed versions.
 #[derive(Clone, Debug)]
 pub struct Dataset {

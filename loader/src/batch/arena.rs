@@ -8,7 +8,8 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use arrow::buffer::MutableBuffer;
 use arrow::datatypes::ArrowNativeType;
@@ -33,7 +34,7 @@ impl Pool {
         drop(free);
         let mut buffer = taken.unwrap_or_else(|| MutableBuffer::with_capacity(bytes));
         buffer.resize(bytes, 0);
-        Arena { buffer, pool: Some(self.clone()), kind: PhantomData }
+        Arena { buffer, pool: Some(self.clone()), out: None, kind: PhantomData }
     }
 }
 
@@ -41,13 +42,38 @@ impl Pool {
 pub struct Arena<T> {
     buffer: MutableBuffer,
     pool: Option<Pool>,
+    out: Option<Arc<Out>>,
     kind: PhantomData<T>,
+}
+
+/// Bytes of arenas that are with the consumer, and who is told when one comes back.
+#[derive(Default)]
+pub(crate) struct Out {
+    bytes: AtomicU64,
+    back: Condvar,
+}
+
+impl Out {
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Notified when an arena comes back; without a lock, so whoever waits for it alone may miss it.
+    pub(crate) fn back(&self) -> &Condvar {
+        &self.back
+    }
 }
 
 impl<T: ArrowNativeType> Arena<T> {
     /// The bytes of the numbers, as they are in memory.
     pub fn as_bytes(&self) -> &[u8] {
         self.buffer.as_slice()
+    }
+
+    /// Counts it as one that is with the consumer, until it is dropped.
+    pub(crate) fn hand_out(&mut self, out: &Arc<Out>) {
+        out.bytes.fetch_add(self.buffer.len() as u64, Ordering::Relaxed);
+        self.out = Some(Arc::clone(out));
     }
 }
 
@@ -67,6 +93,10 @@ impl<T: ArrowNativeType> DerefMut for Arena<T> {
 
 impl<T> Drop for Arena<T> {
     fn drop(&mut self) {
+        if let Some(out) = self.out.take() {
+            out.bytes.fetch_sub(self.buffer.len() as u64, Ordering::Relaxed);
+            out.back.notify_all();
+        }
         if let Some(pool) = self.pool.take() {
             let buffer = std::mem::take(&mut self.buffer);
             pool.free.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
@@ -78,7 +108,7 @@ impl<T: ArrowNativeType> Clone for Arena<T> {
     fn clone(&self) -> Self {
         let mut buffer = MutableBuffer::with_capacity(self.buffer.len());
         buffer.extend_from_slice(self.buffer.as_slice());
-        Self { buffer, pool: None, kind: PhantomData }
+        Self { buffer, pool: None, out: None, kind: PhantomData }
     }
 }
 

@@ -7,6 +7,8 @@ mod arena;
 mod documents;
 mod recipe;
 
+use std::sync::Arc;
+
 use forebay_schemas::Digest;
 use forebay_schemas::dataset::{DatasetManifest, Modality};
 use forebay_schemas::run::{Augment, Model, Pixels, Run};
@@ -14,7 +16,7 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 pub use arena::Arena;
-pub(crate) use arena::Pool;
+pub(crate) use arena::{Out, Pool};
 pub use documents::Documents;
 pub(crate) use recipe::{Ingredients, Made, Recipe, Scratch};
 
@@ -103,6 +105,18 @@ impl Batch {
         match self {
             Self::Tokens { ids, .. } => ids.as_bytes(),
             Self::Images { pixels, .. } => pixels.as_bytes(),
+        }
+    }
+
+    /// Counts its memory as being with the consumer, until it is dropped.
+    pub(crate) fn hand_out(&mut self, out: &Arc<Out>) {
+        match self {
+            Self::Tokens { ids, .. } => ids.hand_out(out),
+            Self::Images { pixels, .. } => match pixels {
+                Numbers::F32(numbers) => numbers.hand_out(out),
+                Numbers::Bf16(numbers) | Numbers::F16(numbers) => numbers.hand_out(out),
+                Numbers::U8(numbers) => numbers.hand_out(out),
+            },
         }
     }
 

@@ -2,9 +2,9 @@
 //!
 //! One task on the runtime reads groups of rows (`reader`); worker threads make batches of them (`queue`); the consumer
 //! takes them in order and blocks only on what is due next, and [`crate::stall`] says why it did.
-//! Promises: the order of the plan; at most `prefetch_bytes` of rows and batches, except that the micro-batch that is due
-//! next is always made, however large it is, so no bound can stop the stream; an error comes in the place of its
-//! micro-batch and ends the stream; dropping the stream stops reading at once and workers after the sample at hand.
+//! Promises: the order of the plan; at most `prefetch_bytes` of rows and batches, those with the consumer included, except that
+//! the micro-batch that is due next is always made, however large it is, so no bound can stop the stream; an error comes in
+//! the place of its micro-batch and ends the stream; dropping the stream stops reading at once and workers after the sample at hand.
 //! Deliberately absent: retries, and any effect of threads or timing on what is delivered.
 
 mod order;
@@ -41,6 +41,24 @@ pub struct StreamOptions {
 impl Default for StreamOptions {
     fn default() -> Self {
         Self { threads: 1, prefetch_bytes: 64 << 20, corrupt_samples: 0 }
+    }
+}
+
+/// How the bytes of a stream are shared.
+#[derive(Debug, PartialEq, Eq)]
+struct Shares {
+    rows: u64,
+    batches: u64,
+    /// So many would have been enough for two batches, and rows of the next.
+    enough: u64,
+}
+
+impl Shares {
+    /// One half for rows, one for batches of so many bytes: whichever stage is the slower one, its input and output are both
+    /// there. Where a half does not hold the batch that is with the consumer and the next, batches take up to three quarters.
+    fn of(bytes: u64, batch: u64) -> Self {
+        let batches = (bytes / 2).max(2 * batch).min(bytes - bytes / 4);
+        Self { rows: bytes - batches, batches, enough: (8 * batch).div_ceil(3) }
     }
 }
 
@@ -95,9 +113,19 @@ impl Stopper {
 impl Stream {
     pub(crate) fn start(runtime: &Handle, fetch: Fetch, recipe: Recipe, order: Order, options: StreamOptions) -> Self {
         let total = order.len();
-        // One half for rows, one for batches: whichever stage is the slower one, its input and output are both there.
-        let half = options.prefetch_bytes / 2;
-        let queue = Arc::new(Queue::new(recipe, total, half));
+        let batch = recipe.batch_bytes(order.samples() as usize);
+        let Shares { rows, batches, enough } = Shares::of(options.prefetch_bytes, batch);
+        if options.prefetch_bytes < enough && total > 1 {
+            let mebibytes = |bytes: u64| bytes.div_ceil(1 << 20);
+            tracing::warn!(
+                "setting `loader.prefetch`: found {} MiB, expected at least {} MiB: a batch has {} MiB, and while one is with the consumer \
+                 the next is made, so more memory is used than the setting says",
+                mebibytes(options.prefetch_bytes),
+                mebibytes(enough),
+                mebibytes(batch),
+            );
+        }
+        let queue = Arc::new(Queue::new(recipe, total, batches));
         let mut stream = Self::idle(queue);
         (stream.total, stream.corrupt_left, stream.runtime) = (total, options.corrupt_samples, Some(runtime.clone()));
         stream.meter = Arc::clone(fetch.meter());
@@ -119,7 +147,7 @@ impl Stream {
                 }
             }
         }
-        stream.reader = Some(runtime.spawn(reader::read(Arc::clone(&stream.queue), fetch, order, half)));
+        stream.reader = Some(runtime.spawn(reader::read(Arc::clone(&stream.queue), fetch, order, rows)));
         stream
     }
 

@@ -48,6 +48,14 @@ impl Order {
         }
     }
 
+    /// Most samples of a micro-batch.
+    pub(crate) fn samples(&self) -> u64 {
+        match self {
+            Self::Planned { plan, .. } => u64::from(plan.micro_batch_size()),
+            Self::Stored { rows, batch_size } => *batch_size.min(rows),
+        }
+    }
+
     /// The micro-batch number `sequence`, which is below [`Self::len`].
     pub(crate) fn due(&self, sequence: u64) -> Due {
         match self {

@@ -1,8 +1,8 @@
 //! Between reader, workers and consumer: jobs in order, batches in order, a bound in bytes.
 //!
-//! Workers take jobs in the order of the stream and only while the batches that wait, with the one to be made, fit into
-//! the bound, or none is waiting. So the batch that is due next is always among those being made, and the bound cannot
-//! stop the stream.
+//! Workers take jobs in the order of the stream and only while the batches that wait or are with the consumer, with the one to
+//! be made, fit into the bound, or none is waiting. So the batch that is due next is always among those being made, and the
+//! bound cannot stop the stream.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,7 +16,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::Work as Totals;
 use super::order::Due;
 use super::reader::Read;
-use crate::batch::{Ingredients, Made, MicroBatch, Pool, Recipe, Replaced, Scratch};
+use crate::batch::{Ingredients, Made, MicroBatch, Out, Pool, Recipe, Replaced, Scratch};
 use crate::error::{Error, Result};
 use crate::stall::{Passage, Reading, Work};
 
@@ -53,7 +53,8 @@ pub(crate) struct Queue {
     stopped: AtomicBool,
     pool: Pool,
     state: Mutex<State>,
-    for_workers: Condvar,
+    /// Its condition wakes workers.
+    out: Arc<Out>,
     for_consumer: Condvar,
 }
 
@@ -79,7 +80,7 @@ impl Queue {
             stopped: AtomicBool::new(false),
             pool: Pool::default(),
             state: Mutex::default(),
-            for_workers: Condvar::new(),
+            out: Arc::default(),
             for_consumer: Condvar::new(),
         }
     }
@@ -90,7 +91,7 @@ impl Queue {
         // Jobs hold the rows of their group.
         state.jobs.clear();
         drop(state);
-        self.for_workers.notify_all();
+        self.out.back().notify_all();
         self.for_consumer.notify_all();
     }
 
@@ -109,7 +110,7 @@ impl Queue {
             state.jobs.extend(read.jobs);
         }
         drop(state);
-        self.for_workers.notify_all();
+        self.out.back().notify_all();
     }
 
     /// Puts an error in the place of a micro-batch.
@@ -125,10 +126,13 @@ impl Queue {
             if self.is_stopped() {
                 return None;
             }
-            if let Some((ready, bytes)) = state.ready.remove(&sequence) {
+            if let Some((mut ready, bytes)) = state.ready.remove(&sequence) {
                 state.bytes -= bytes;
+                if let Ok((micro_batch, _)) = &mut ready {
+                    micro_batch.batch.hand_out(&self.out);
+                }
                 drop(state);
-                self.for_workers.notify_all();
+                self.out.back().notify_all();
                 return Some(ready);
             }
             state = self.for_consumer.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -158,21 +162,21 @@ impl Queue {
             if let Some(job) = self.next_job(&mut state) {
                 return Some(job);
             }
-            state = self.for_workers.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self.out.back().wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
     /// The next job, if it may be started.
     fn next_job(&self, state: &mut State) -> Option<(Job, u64)> {
         let bytes = state.jobs.front().map(|job| self.recipe.batch_bytes(job.due.draws.len()))?;
-        if state.bytes > 0 && state.bytes + bytes > self.bound {
+        if state.bytes > 0 && state.bytes + self.out.bytes() + bytes > self.bound {
             return None;
         }
         let job = state.jobs.pop_front()?;
         state.bytes += bytes;
         state.taken += 1;
         if state.taken == self.total {
-            self.for_workers.notify_all();
+            self.out.back().notify_all();
         }
         Some((job, bytes))
     }
@@ -220,6 +224,11 @@ fn do_job(queue: &Queue, job: Job, bytes: u64, scratch: &mut Scratch) -> bool {
 /// What workers and consumer do, without waiting: for a simulation, which has no threads.
 #[cfg(test)]
 impl Queue {
+    /// How many micro-batches are ready.
+    pub(crate) fn ready(&self) -> usize {
+        self.lock().ready.len()
+    }
+
     /// Does all jobs that may be started.
     pub(crate) fn work_now(&self) {
         loop {
@@ -232,8 +241,11 @@ impl Queue {
     /// Micro-batch `sequence`, if it is ready.
     pub(crate) fn take_now(&self, sequence: u64) -> Option<Ready> {
         let mut state = self.lock();
-        let (ready, bytes) = state.ready.remove(&sequence)?;
+        let (mut ready, bytes) = state.ready.remove(&sequence)?;
         state.bytes -= bytes;
+        if let Ok((micro_batch, _)) = &mut ready {
+            micro_batch.batch.hand_out(&self.out);
+        }
         Some(ready)
     }
 }

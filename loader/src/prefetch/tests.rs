@@ -218,6 +218,40 @@ fn a_micro_batch_larger_than_the_bound_is_delivered() {
 }
 
 #[test]
+fn two_batches_fit_into_what_is_enough() {
+    for (bytes, batch) in [(0, 0), (0, 7), (1 << 20, 100), (1 << 20, 400 << 10), (1000, 375), (1 << 40, 37 << 20)] {
+        let shares = Shares::of(bytes, batch);
+        assert_eq!(shares.rows + shares.batches, bytes);
+        assert_eq!(bytes >= shares.enough, shares.batches >= 2 * batch, "{bytes} bytes, {batch} a batch: {shares:?}");
+        assert!(shares.rows >= bytes / 4);
+    }
+}
+
+#[test]
+fn a_batch_with_the_consumer_takes_its_share_until_it_is_dropped() {
+    let bed = Bed::tokens(500, 1, 64);
+    let batch = 4 * WIDTH as u64 * 64;
+    // Room for three batches: while two are with the consumer, one more is made, and no second.
+    let mut stream = bed.stream(vec![0], 0..9, options(1, 6 * batch));
+    let mut held: Vec<MicroBatch> = (0..2).map(|_| stream.next().expect("one").expect("micro-batch")).collect();
+    let ready = |stream: &Stream| stream.queue.ready();
+    let wait_for = |stream: &Stream, many: usize| {
+        let until = Instant::now() + Duration::from_secs(10);
+        while ready(stream) < many && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // Time in which one that should not be made would be.
+        std::thread::sleep(Duration::from_millis(30));
+        assert_eq!(ready(stream), many);
+    };
+    wait_for(&stream, 1);
+    held.pop();
+    wait_for(&stream, 2);
+    held.pop();
+    wait_for(&stream, 3);
+}
+
+#[test]
 fn what_is_ahead_of_the_consumer_is_bounded() {
     let (b, bound) = (10u64, 64u64 << 10);
     let bed = Bed::tokens(20_000, 1, b as u32);

@@ -210,7 +210,8 @@ fn a_filter_is_run_once_a_version_and_damage_to_what_is_kept_of_it_is_found() {
         lake.runtime.block_on(opened).expect("loader").rows()
     };
     let kept = || {
-        let files = std::fs::read_dir(lake.folder.path().join("_forebay/selections")).expect("folder");
+        let folder = lake.folder.path().join("_forebay/selections").join(lake.manifest.identity().to_string());
+        let files = std::fs::read_dir(folder).expect("folder");
         files.map(|file| file.expect("file").path()).collect::<Vec<_>>()
     };
     assert_eq!(open("tokens[1] < 3000"), 300);

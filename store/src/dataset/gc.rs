@@ -1,8 +1,8 @@
 //! Garbage: what a crashed writer left behind, found as objects that no version names.
 //!
 //! Careful by design: only `objects/`, `tables/`, the folders of tables that some version names, those of stage objects,
-//! and probes are looked at, so that whatever else somebody keeps below the root stays; nothing younger than the grace is
-//! touched; a Lance table goes or stays as a whole. Files on a local disk that were to become objects count as objects.
+//! what filters left of versions, and probes are looked at, so that whatever else somebody keeps below the root stays; nothing
+//! younger than the grace is touched; a Lance table goes or stays as a whole. Files on a local disk that were to become objects count as objects.
 //! Deliberately absent: versions, which are never deleted.
 
 use std::collections::{BTreeMap, HashSet};
@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use forebay_schemas::dataset::{CleanedTask, DatasetManifest, TableFormat, TableRef};
 use futures::TryStreamExt;
 
-use super::{CLEANED, Dataset, GcReport, OBJECTS, TABLES, WORK};
+use super::{CLEANED, Dataset, GcReport, OBJECTS, SELECTIONS, TABLES, WORK};
 use crate::commit::PROBES;
 use crate::error::Result;
 
@@ -23,8 +23,9 @@ pub(super) async fn gc(dataset: &Dataset, grace: Duration, delete: bool) -> Resu
     let found = list(dataset).await?;
     let versions = dataset.log().await?;
     let cutoff = SystemTime::now().checked_sub(grace).unwrap_or(SystemTime::UNIX_EPOCH);
-    let stages = named_stages(dataset, &versions).await?;
-    let garbage = garbage(&versions, &stages, &found, cutoff);
+    let mut kept = named_stages(dataset, &versions).await?;
+    kept.extend(versions.iter().map(|version| format!("{SELECTIONS}/{}", version.identity())));
+    let garbage = garbage(&versions, &kept, &found, cutoff);
     let report = GcReport { objects: garbage.len() as u64, bytes: garbage.iter().map(|object| object.bytes).sum(), deleted: delete };
     if delete {
         for object in garbage {
@@ -45,7 +46,7 @@ struct Object {
 }
 
 async fn list(dataset: &Dataset) -> Result<Vec<Object>> {
-    let mut folders: HashSet<String> = [OBJECTS, TABLES, PROBES, CLEANED, WORK].map(str::to_owned).into();
+    let mut folders: HashSet<String> = [OBJECTS, TABLES, PROBES, CLEANED, WORK, SELECTIONS].map(str::to_owned).into();
     for version in dataset.log().await? {
         let tables = version.tables.values().flat_map(TableRef::plain);
         folders.extend(tables.map(|table| table.path.split('/').next().unwrap_or_default().to_owned()));
@@ -78,7 +79,7 @@ async fn named_stages(dataset: &Dataset, versions: &[DatasetManifest]) -> Result
     Ok(folders)
 }
 
-fn garbage<'a>(versions: &[DatasetManifest], stages: &HashSet<String>, found: &'a [Object], cutoff: SystemTime) -> Vec<&'a Object> {
+fn garbage<'a>(versions: &[DatasetManifest], kept: &HashSet<String>, found: &'a [Object], cutoff: SystemTime) -> Vec<&'a Object> {
     let mut named: HashSet<&str> = HashSet::new();
     let mut lance: Vec<&str> = Vec::new();
     for version in versions {
@@ -95,7 +96,7 @@ fn garbage<'a>(versions: &[DatasetManifest], stages: &HashSet<String>, found: &'
     let is_below = |path: &str, folder: &str| path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'));
     let unnamed = found.iter().filter(|object| {
         let path = object.path.as_str();
-        !named.contains(path) && !lance.iter().any(|table| is_below(path, table)) && !stages.iter().any(|stage| is_below(path, stage))
+        !named.contains(path) && !lance.iter().any(|table| is_below(path, table)) && !kept.iter().any(|folder| is_below(path, folder))
     });
 
     let mut groups: BTreeMap<&str, Vec<&Object>> = BTreeMap::new();

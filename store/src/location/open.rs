@@ -25,6 +25,9 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 const RETRY_TIMEOUT: Duration = Duration::from_secs(8);
 const RETRIES: usize = 6;
 
+/// Variables from which the library takes the address of an S3 server.
+const ENDPOINTS: [&str; 3] = ["AWS_ENDPOINT", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"];
+
 static MEMORY: LazyLock<Mutex<HashMap<String, Arc<InMemory>>>> = LazyLock::new(Mutex::default);
 
 pub(super) fn open(text: &str) -> Result<Location> {
@@ -130,21 +133,32 @@ fn s3(text: &str, rest: &str) -> Result<Location> {
     let url = Url::parse(&format!("s3://{bucket}/{path}")).map_err(|error| invalid(text, &error.to_string()))?;
     let root = Path::parse(path).map_err(|error| invalid(text, &error.to_string()))?;
     require_credentials(text)?;
+    let allow_http = std::env::var("AWS_ALLOW_HTTP").is_ok_and(|value| value == "1" || value.eq_ignore_ascii_case("true"));
+    for name in ENDPOINTS {
+        if let Some(problem) = std::env::var(name).ok().and_then(|value| endpoint_problem(&value, allow_http)) {
+            return Err(invalid(text, &format!("{name} {problem}")));
+        }
+    }
 
     let mut builder = AmazonS3Builder::from_env().with_bucket_name(bucket).with_retry(RetryConfig {
         backoff: BackoffConfig { init_backoff: Duration::from_millis(100), max_backoff: Duration::from_secs(2), base: 2.0 },
         max_retries: RETRIES,
         retry_timeout: RETRY_TIMEOUT,
     });
-    let allow_http = std::env::var("AWS_ALLOW_HTTP").is_ok_and(|value| value == "1" || value.eq_ignore_ascii_case("true"));
     let client = ClientOptions::new().with_connect_timeout(CONNECT_TIMEOUT).with_timeout(REQUEST_TIMEOUT).with_allow_http(allow_http);
     builder = builder.with_client_options(client);
-    let endpoint = std::env::var("AWS_ENDPOINT_URL").or_else(|_| std::env::var("AWS_ENDPOINT")).unwrap_or_default();
-    if endpoint.starts_with("http://") && !allow_http {
-        return Err(invalid(text, "AWS_ENDPOINT_URL is plain http: set AWS_ALLOW_HTTP=true to allow it"));
-    }
     let store = builder.build().map_err(|error| from_object_store(&format!("store `s3://{bucket}`"), error))?;
     Ok(Location { url, store: Arc::new(store), root })
+}
+
+/// What is wrong with the address of an S3 server. The library takes an empty one for an address too, and panics.
+fn endpoint_problem(value: &str, allow_http: bool) -> Option<&'static str> {
+    match value.split_once("://") {
+        _ if value.is_empty() => Some("is set but empty: unset it for Amazon S3, or set it to the URL of a server"),
+        Some(("http", _)) if !allow_http => Some("is plain http: set AWS_ALLOW_HTTP=true to allow it"),
+        Some(("http" | "https", _)) if Url::parse(value).is_ok_and(|url| url.has_host()) => None,
+        _ => Some("is no URL of a server, expected http://HOST:PORT or https://HOST"),
+    }
 }
 
 /// Refuses where no source of credentials is configured.
@@ -197,6 +211,18 @@ mod tests {
         assert!(message("${FOREBAY").contains("without `}`"));
         let here = std::env::current_dir().expect("working directory");
         assert_eq!(open("a/./b").expect("relative").url().path(), here.join("a/b").to_str().expect("text"));
+    }
+
+    #[test]
+    fn an_address_that_is_none_is_refused() {
+        for (value, expected) in
+            [("", "is set but empty"), ("http://", "is no URL"), ("ftp://host", "is no URL"), ("host:9000", "is no URL")]
+        {
+            let problem = endpoint_problem(value, true);
+            assert!(problem.is_some_and(|problem| problem.starts_with(expected)), "{value}: {problem:?}");
+        }
+        assert!(endpoint_problem("http://host:9000", false).is_some_and(|problem| problem.contains("AWS_ALLOW_HTTP=true")));
+        assert_eq!((endpoint_problem("http://host:9000", true), endpoint_problem("https://host", false)), (None, None));
     }
 
     #[test]

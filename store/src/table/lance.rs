@@ -5,13 +5,18 @@
 //! are counted: whoever got another writer's rows into the table has lost. Every commit goes through put-if-absent,
 //! because Lance picks an unsafe way for schemes that it does not know.
 
+mod plain;
+
 use std::collections::HashMap;
+use std::fs::File;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{AsArray, RecordBatch};
-use arrow::datatypes::{Schema, SchemaRef, UInt64Type};
+use arrow::array::{ArrayRef, AsArray, RecordBatch};
+use arrow::compute::{concat_batches, take_record_batch};
+use arrow::datatypes::{DataType, Schema, SchemaRef, UInt64Type};
 use async_trait::async_trait;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
@@ -24,14 +29,16 @@ use lance::dataset::fragment::{FileFragment, FragReadConfig, FragmentReader};
 use lance::dataset::{Dataset, InsertBuilder, WriteMode, WriteParams};
 use lance::io::{ObjectStore, ObjectStoreParams, ObjectStoreRegistry};
 use lance::session::Session;
+use lance_encoding::decoder::PageInfo;
 use lance_io::object_store::ObjectStoreProvider;
 use lance_io::object_store::providers::local::FileStoreProvider;
+use lance_io::scheduler::{ScanScheduler, SchedulerConfig};
 use lance_table::io::commit::ConditionalPutCommitHandler;
 use url::Url;
 
 use super::select::{Predicate, push};
 use super::{RowRanges, Table, Tables, conform, items, named, project, ranges};
-use crate::cause::from_lance;
+use crate::cause::{from_io, from_lance};
 use crate::error::{Error, Kind, Result};
 use crate::location::Location;
 
@@ -44,6 +51,8 @@ const SCAN_BATCHES_AHEAD: usize = 2;
 const SCAN_BUFFER_BYTES: u64 = 64 << 20;
 /// Fragments that one call reads or checks at a time.
 const FRAGMENTS_IN_FLIGHT: usize = 8;
+/// Lance decodes a few rows of what lies beside plain rows as slowly as many: a gap of so many is read along.
+const GAP_ROWS: u64 = 128;
 /// Open fragment readers that are kept; each holds its file's metadata.
 const READERS_KEPT: usize = 64;
 
@@ -156,7 +165,7 @@ pub(super) async fn open(location: &Location, version: u64) -> Result<Arc<dyn Ta
     let failed = |error| from_lance(&name, error);
     let dataset = tables.load("", Some(version)).await.map_err(failed)?;
     let rows = dataset.count_rows(None).await.map_err(failed)? as u64;
-    Ok(Arc::new(LanceTable::new(String::new(), name, dataset, rows)?))
+    Ok(Arc::new(LanceTable::new((location, ""), name, dataset, rows)?))
 }
 
 #[async_trait]
@@ -212,7 +221,7 @@ impl Tables for LanceTables {
             }
             error => error,
         })?;
-        let table = LanceTable::new(table.path.clone(), name, dataset, table.rows)?;
+        let table = LanceTable::new((&self.location, &table.path), name, dataset, table.rows)?;
         self.check_sizes(&table).await?;
         Ok(Arc::new(table))
     }
@@ -298,11 +307,22 @@ struct LanceTable {
     fragments: Vec<FileFragment>,
     /// First row of every fragment, then the number of rows.
     starts: Vec<u64>,
-    readers: Mutex<HashMap<ReaderKey, Arc<FragmentReader>>>,
+    readers: Mutex<HashMap<ReaderKey, Arc<Reader>>>,
+    /// Its folder of data, if it is on a local disk.
+    folder: Option<PathBuf>,
+    pool: plain::Pool,
+}
+
+/// How columns of a fragment are read.
+struct Reader {
+    /// Those whose rows need no decoding.
+    plain: Vec<(String, Arc<plain::Plain>)>,
+    /// All others, if there are any.
+    decoded: Option<FragmentReader>,
 }
 
 impl LanceTable {
-    fn new(path: String, name: String, dataset: Dataset, rows: u64) -> Result<Self> {
+    fn new((location, path): (&Location, &str), name: String, dataset: Dataset, rows: u64) -> Result<Self> {
         let fragments = dataset.get_fragments();
         let mut starts = vec![0];
         for fragment in &fragments {
@@ -314,32 +334,108 @@ impl LanceTable {
             return Err(Error::new(Kind::Corrupt, format!("{name}: version {} has {found} rows, expected {rows}", dataset.version_id())));
         }
         let schema = items::unmarked(&Schema::from(dataset.schema()));
-        Ok(Self { path, name, dataset, schema, fragments, starts, readers: Mutex::default() })
+        let folder = location.url_of(&format!("{path}/data")).to_file_path().ok();
+        let (readers, pool) = (Mutex::default(), plain::Pool::default());
+        Ok(Self { path: path.to_owned(), name, dataset, schema, fragments, starts, readers, folder, pool })
     }
 
     async fn read_part(&self, part: &ranges::Part, columns: &[&str]) -> Result<Vec<RecordBatch>> {
+        let reader = self.reader(part.index, columns).await?;
+        if reader.plain.is_empty() {
+            return self.decoded(&reader, &part.ranges).await;
+        }
+        let (wide, places) = ranges::bridged(&part.ranges, GAP_ROWS);
+        let (decoded, mut columns) = futures::try_join!(self.decoded(&reader, &wide), self.plain(&reader, part))?;
+        let failed = |error| Error::new(Kind::Corrupt, format!("{}: {error}", self.name));
+        if let Some(first) = decoded.first() {
+            let (found, expected) = (decoded.iter().map(RecordBatch::num_rows).sum::<usize>() as u64, ranges::rows(&wide));
+            if found != expected {
+                let message = format!("{}: part {} gave {found} rows, expected {expected}", self.name, part.index);
+                return Err(Error::new(Kind::Corrupt, message));
+            }
+            let decoded = concat_batches(first.schema_ref(), &decoded).and_then(|rows| match rows.num_rows() == places.len() {
+                true => Ok(rows),
+                false => take_record_batch(&rows, &places),
+            });
+            let decoded = decoded.map_err(failed)?;
+            columns.extend(first.schema_ref().fields().iter().map(|field| field.name().clone()).zip(decoded.columns().iter().cloned()));
+        }
+        Ok(vec![RecordBatch::try_from_iter(columns).map_err(failed)?])
+    }
+
+    /// The columns that Lance decodes.
+    async fn decoded(&self, reader: &Reader, ranges: &[Range<u64>]) -> Result<Vec<RecordBatch>> {
+        let Some(decoded) = &reader.decoded else { return Ok(Vec::new()) };
         let read = async {
-            let reader = self.reader(part.index, columns).await?;
             // One batch, if Lance can: the ranges of a read are few.
-            let batches = reader.read_ranges(part.ranges.as_slice().into(), u32::MAX).await?;
+            let batches = decoded.read_ranges(ranges.into(), u32::MAX).await?;
             batches.buffered(2).try_collect().await
         };
         read.await.map_err(|error| from_lance(&self.name, error))
     }
 
-    async fn reader(&self, fragment: usize, columns: &[&str]) -> lance::Result<Arc<FragmentReader>> {
+    /// The columns that need no decoding.
+    async fn plain(&self, reader: &Reader, part: &ranges::Part) -> Result<Vec<(String, ArrayRef)>> {
+        let mut arrays = Vec::with_capacity(reader.plain.len());
+        for (name, column) in &reader.plain {
+            let (column, ranges) = (Arc::clone(column), part.ranges.clone());
+            let read = tokio::task::spawn_blocking(move || column.read(&ranges)).await;
+            let read = read.map_err(|_| Error::new(Kind::Internal, format!("{}: its read was given up", self.name)))?;
+            arrays.push((name.clone(), read.map_err(|error| from_io(&self.name, &error))?));
+        }
+        Ok(arrays)
+    }
+
+    async fn reader(&self, fragment: usize, columns: &[&str]) -> Result<Arc<Reader>> {
         let key = (fragment, columns.iter().map(|column| (*column).to_owned()).collect::<Vec<_>>());
         if let Some(reader) = self.readers.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return Ok(reader.clone());
         }
-        let projection = self.dataset.schema().project(columns)?;
-        let reader = Arc::new(self.fragments[fragment].open(&projection, FragReadConfig::default()).await?);
+        let open = async {
+            let mut plain = Vec::new();
+            for column in columns {
+                if let Some(found) = self.plain_column(&self.fragments[fragment], column).await? {
+                    plain.push(((*column).to_owned(), Arc::new(found)));
+                }
+            }
+            let others: Vec<&str> = columns.iter().copied().filter(|column| plain.iter().all(|(name, _)| name != column)).collect();
+            let decoded = match others.as_slice() {
+                [] => None,
+                others => {
+                    let projection = self.dataset.schema().project(others)?;
+                    Some(self.fragments[fragment].open(&projection, FragReadConfig::default()).await?)
+                }
+            };
+            Ok(Arc::new(Reader { plain, decoded }))
+        };
+        let reader = open.await.map_err(|error| from_lance(&self.name, error))?;
         let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
         if readers.len() >= READERS_KEPT {
             readers.clear();
         }
         readers.insert(key, reader.clone());
         Ok(reader)
+    }
+
+    /// A column of a fragment, if it is in a local file and needs no decoding.
+    async fn plain_column(&self, fragment: &FileFragment, column: &str) -> lance::Result<Option<plain::Plain>> {
+        // Where Lance deleted rows, it alone knows which are left.
+        let Some(folder) = self.folder.as_ref().filter(|_| fragment.metadata().deletion_file.is_none()) else { return Ok(None) };
+        let kind = self.schema.field_with_name(column).ok().map(|field| field.data_type());
+        let Some(kind @ DataType::FixedSizeList(_, _)) = kind else { return Ok(None) };
+        let Some(id) = self.dataset.schema().field(column).map(|field| field.id) else { return Ok(None) };
+        let Some(data) = fragment.data_file_for_field(id as u32).filter(|data| data.base_id.is_none()) else { return Ok(None) };
+        let index = data.fields.iter().position(|field| *field == id).and_then(|place| data.column_indices.get(place));
+        let Some(index) = index.and_then(|index| usize::try_from(*index).ok()) else { return Ok(None) };
+        let Ok(file) = File::open(folder.join(&data.path)) else { return Ok(None) };
+
+        let store = self.dataset.object_store(None).await?;
+        let scheduler = ScanScheduler::new(store.clone(), SchedulerConfig::max_bandwidth(&store));
+        let file_of = scheduler.open_file(&self.dataset.data_dir().join(data.path.as_str()), &data.file_size_bytes).await?;
+        let metadata = fragment.get_file_metadata(&file_of).await?;
+        let pages: Option<&[PageInfo]> = metadata.column_infos.get(index).map(|column| column.page_infos.as_ref());
+        let rows = |pages: &&[PageInfo]| pages.iter().map(|page| page.num_rows).sum::<u64>() == metadata.num_rows;
+        Ok(pages.filter(rows).and_then(|pages| plain::Plain::new(Arc::new(file), kind, pages, &self.pool)))
     }
 }
 

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use forebay_schemas::Digest;
 use forebay_schemas::dataset::{DatasetManifest, TableFormat, TableRef, Tally};
 use forebay_schemas::record;
+use forebay_store::dataset::SELECTIONS;
 use forebay_store::{Dataset, Kind, Outcome, VersionSpec};
 use serde_json::json;
 
@@ -215,6 +216,10 @@ async fn gc_finds_only_what_no_version_names(place: Place) {
         dataset.location().put(path, Bytes::from("stage object")).await.expect("put");
     }
     assert_eq!(dataset.commit(&kept).await.expect("commit"), Outcome::Committed);
+    let selections = [format!("{SELECTIONS}/{}/a.rows", kept.identity()), format!("{SELECTIONS}/{}/a.rows", Digest::of(b"a lost version"))];
+    for path in &selections {
+        dataset.location().put(path, Bytes::from("rows")).await.expect("put");
+    }
     // What a writer that is killed in the middle of an object leaves on a disk; no listing shows it.
     let disk = Some(Path::new(&place.url)).filter(|path| path.is_absolute());
     let staged = disk.map(|path| path.join("tables/killed/_versions/1.manifest#1"));
@@ -230,7 +235,7 @@ async fn gc_finds_only_what_no_version_names(place: Place) {
     // The store's clock may be a little behind ours, and S3 counts whole seconds.
     tokio::time::sleep(Duration::from_millis(1100)).await;
     let found = dataset.gc(Duration::ZERO, false).await.expect("gc");
-    assert!(found.objects >= 6 && !found.deleted, "{found:?}");
+    assert!(found.objects >= 7 && !found.deleted, "{found:?}");
     let deleted = dataset.gc(Duration::ZERO, true).await.expect("gc");
     assert_eq!((deleted.objects, deleted.bytes, deleted.deleted), (found.objects, found.bytes, true));
     assert_eq!(dataset.gc(Duration::ZERO, true).await.expect("gc").objects, 0);
@@ -243,6 +248,8 @@ async fn gc_finds_only_what_no_version_names(place: Place) {
         ("cleaned/job/contents/00000.parquet", true),
         ("cleaned/crashed/contents/00000.parquet", false),
         ("_work/crashed/encode/00000.parquet", false),
+        (&selections[0], true),
+        (&selections[1], false),
     ] {
         assert_eq!(dataset.location().head(path).await.expect("head").is_some(), is_left, "{path}");
     }
