@@ -141,6 +141,37 @@ fn a_killed_run_goes_on_from_its_last_checkpoint() {
     assert_eq!(done["step"], 400, "a run that is done says so again");
 }
 
+#[test]
+fn epochs_are_steps_of_the_version_that_a_run_began_with() {
+    let lake = Lake::new();
+    lake.write("run.toml", support::RUN.replace("steps = 60", "epochs = 2"));
+    let ingest = |url: &str| {
+        lake.json(&["ingest", "pipeline.toml", "--set", &format!("source.url={url}")]);
+        lake.json(&["dataset", "show", "lake/code"])["tables"]["train"]["rows"].as_u64().expect("rows")
+    };
+    // All rows twice, 16 samples a step.
+    let steps = |rows: u64| (2 * rows).div_ceil(16);
+    let rows = ingest("raw/store");
+    let mut running = Running::start(&lake, &["--set", "name=begun"]);
+    let replica = running.pid("r0");
+    wait_for_checkpoint(&lake, "begun");
+    running.child.kill().expect("kill");
+    running.child.wait().expect("wait");
+    let later = ingest("raw/schemas");
+    assert_ne!(steps(rows), steps(later));
+
+    let begun = ["train", "run.toml", "--set", "name=begun"];
+    let resumed = lake.json(&begun);
+    drop(Command::new("kill").args(["-KILL", &replica]).stderr(Stdio::null()).status());
+    assert_eq!(
+        (&resumed["step"], &resumed["samples"]),
+        (&steps(rows).into(), &(16 * steps(rows)).into()),
+        "the version that it began with"
+    );
+    assert_eq!(lake.json(&begun)["step"], resumed["step"], "a run that is done says so again");
+    assert_eq!(lake.json(&["train", "run.toml", "--set", "name=later"])["step"], steps(later));
+}
+
 /// `infra/chaos` by hand does more; here the driver and its audit are run for a few faults.
 #[test]
 fn a_storm_on_every_process_costs_no_step_no_sample_and_no_bit() {
@@ -187,8 +218,11 @@ fn bad_runs_are_refused_by_name() {
     lake.json(&["train", "run.toml", "--set", "batch.steps=20"]);
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("port");
     let taken = listener.local_addr().expect("address").to_string();
-    let cases: [(i32, &[&str], &[&str]); 7] = [
+    let endless = "weight = [[0, 1], [5, 0]]\nmixture = [{ dataset = 'lake/code' }]";
+    lake.write("endless.toml", support::RUN.replace("seed = 7", endless).replace("steps = 60", "epochs = 2"));
+    let cases: [(i32, &[&str], &[&str]); 8] = [
         (2, &["train", "run.toml", "--set", "model.width=33"], &["model.width", "33"]),
+        (2, &["train", "endless.toml", "--set", "name=x"], &["batch.epochs", "epoch 2", "never ends"]),
         (1, &["train", "run.toml", "--set", "version=7", "--set", "name=x"], &["7"]),
         (1, &["train", "run.toml", "--set", "dataset=lake/none", "--set", "name=x"], &["lake/none"]),
         (2, &["train", "run.toml", "--set", "seed=8"], &["tiny", "name"]),

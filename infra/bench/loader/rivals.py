@@ -74,6 +74,60 @@ def mosaic_photos(lake):
     return DataLoader(Photos(local=folder, shuffle=True, batch_size=64, num_canonical_nodes=1), 64)
 
 
+def litdata_sample(photo):
+    with open(photo[0], "rb") as file:
+        return {"file": file.read(), "label": photo[1]}
+
+
+def litdata_photos(lake):
+    import litdata
+
+    decoded, folder = transform(), f"{lake}/rivals/litdata"
+    if not os.path.isdir(folder):
+        # It deletes these folders, which by default are all of `data` and `chunks` in the folder for temporary files.
+        for kind in ("DATA_OPTIMIZER_CACHE_FOLDER", "DATA_OPTIMIZER_DATA_CACHE_FOLDER"):
+            os.environ[kind] = f"{lake}/rivals/{kind.lower()}"
+        litdata.optimize(litdata_sample, list(zip(*photos(lake))), folder, chunk_bytes="32MB", num_workers=1, verbose=False)
+
+    class Photos(litdata.StreamingDataset):
+        def __getitem__(self, number):
+            row = super().__getitem__(number)
+            return decoded(row["file"]), row["label"]
+
+    return litdata.StreamingDataLoader(Photos(folder, shuffle=True, drop_last=False, cache_dir=f"{lake}/rivals/litdata-cache"), batch_size=64)
+
+
+def lance_photos(lake):
+    import lance, pyarrow, torch
+    from lance.torch.data import SafeLanceDataset
+    from torch.utils.data import DataLoader
+
+    (files, labels), decoded, table = photos(lake), transform(), f"{lake}/rivals/photos.lance"
+    if not os.path.isdir(table):
+        order = random.Random(1).sample(range(len(files)), len(files))
+        contents = pyarrow.array([open(files[number], "rb").read() for number in order], pyarrow.large_binary())
+        lance.write_dataset(pyarrow.table({"file": contents, "label": [labels[number] for number in order]}), table, max_rows_per_file=512)
+    batch = lambda rows: (torch.stack([decoded(row["file"]) for row in rows]), torch.tensor([row["label"] for row in rows]))
+    return DataLoader(SafeLanceDataset(table), 64, shuffle=True, collate_fn=batch)
+
+
+def spdl_photos(lake):
+    import torch
+    from spdl.pipeline import PipelineBuilder
+
+    (files, labels), decoded = photos(lake), transform()
+
+    def photo(number):
+        with open(files[number], "rb") as file:
+            return decoded(file.read()), labels[number]
+
+    batch = lambda rows: (torch.stack([pixels for pixels, _ in rows]), torch.tensor([label for _, label in rows]))
+    pipeline = PipelineBuilder().add_source(random.sample(range(len(files)), len(files))).pipe(photo, concurrency=1)
+    pipeline = pipeline.aggregate(64).pipe(batch).add_sink(2).build(num_threads=1)
+    with pipeline.auto_stop():
+        yield from pipeline.get_iterator(timeout=60)
+
+
 LENGTH = 1025
 
 
@@ -119,7 +173,8 @@ def mosaic_tokens(lake):
 
 RIVALS = {
     "torch DataLoader": ("photos", torch_photos, "torch"), "WebDataset": ("photos", webdataset_photos, "webdataset"),
-    "Mosaic Streaming": ("photos", mosaic_photos, "mosaicml-streaming"), "numpy memmap": ("tokens", memmap_tokens, "numpy"),
+    "Mosaic Streaming": ("photos", mosaic_photos, "mosaicml-streaming"), "LitData": ("photos", litdata_photos, "litdata"),
+    "Lance take": ("photos", lance_photos, "pylance"), "SPDL": ("photos", spdl_photos, "spdl"), "numpy memmap": ("tokens", memmap_tokens, "numpy"),
     "Mosaic Streaming (tokens)": ("tokens", mosaic_tokens, "mosaicml-streaming"),
 }
 

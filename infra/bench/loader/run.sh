@@ -4,8 +4,8 @@
 #
 #   ROUNDS   how often each is measured (default 5)
 #   FOREBAY  the command (default: built here)
-#   PYTHON   an interpreter that has the rivals (torch, torchvision, mosaicml-streaming, webdataset); without them
-#            `rivals` measures ours alone
+#   PYTHON   an interpreter that has the rivals (torch, torchvision, mosaicml-streaming, webdataset, litdata,
+#            pylance, spdl); one that is missing is left out
 #   LAKE     where the datasets are kept from one run to the next (default: made anew and deleted)
 # Wants FOREBAY_TEST_DATA. Figures are per CPU-second of all processes of a loader, so a busy machine shows less than it should.
 set -euo pipefail
