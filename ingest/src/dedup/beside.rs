@@ -34,14 +34,21 @@ pub(super) async fn find(search: &Search<'_>, firsts: &Firsts, known: &Known) ->
     let (mut more, mut named): (Vec<_>, Vec<_>) =
         firsts.met.iter().cloned().partition(|record| shares(search.likeness, &record.sketch, &keys));
     let mut pulled: BTreeMap<u64, Pulled> = BTreeMap::new();
+    let mut last: Option<(Found, Option<Sample>)> = None;
     for round in 0.. {
         for record in more {
             pulled.entry(record.index_row).or_insert(Pulled { record, content: None });
         }
         named.retain(|record| !pulled.contains_key(&record.index_row));
-        search.read_contents(known, &mut pulled).await?;
+        let read = search.read_contents(known, &mut pulled).await?;
+        let before = match last {
+            // None of those that came may change, so none of the others does.
+            Some(found) if read == 0 => return Ok(found),
+            Some((_, sample)) => sample.unwrap_or_default(),
+            None => Sample::default(),
+        };
         let all: Vec<&Pulled> = pulled.values().collect();
-        let (found, sample) = Round { search, firsts, pulled: &all, named: &named }.judge(&format!("near-{round}")).await?;
+        let (found, sample) = Round { search, firsts, pulled: &all, named: &named }.judge(&format!("near-{round}"), before).await?;
         // Whatever shares a key with a record whose verdict changed may change too.
         let mut fresh = Keys::default();
         for revision in found.revisions.iter().filter(|revision| revision.leaves() || revision.returns()) {
@@ -51,6 +58,7 @@ pub(super) async fn find(search: &Search<'_>, firsts: &Firsts, known: &Known) ->
             return Ok((found, sample));
         }
         more = known.pull(search.likeness, &Ids::default(), &fresh).await?;
+        last = Some((found, sample));
     }
     unreachable!("an endless range ended")
 }
@@ -75,15 +83,16 @@ impl Search<'_> {
         Ok((ids, keys))
     }
 
-    /// Reads what is compared of the records that may change.
-    async fn read_contents(&self, known: &Known, pulled: &mut BTreeMap<u64, Pulled>) -> Result<()> {
+    /// Reads what is compared of the records that may change; of how many.
+    async fn read_contents(&self, known: &Known, pulled: &mut BTreeMap<u64, Pulled>) -> Result<usize> {
         let ids: HashSet<Digest> = pulled.values().map(|pulled| pulled.record.id).collect();
         let may_change = |record: &KnownRecord| record.survivor.is_none_or(|survivor| ids.contains(&survivor));
         let missing: Vec<&mut Pulled> =
             pulled.values_mut().filter(|pulled| pulled.content.is_none() && may_change(&pulled.record)).collect();
+        let count = missing.len();
         if self.pipeline.source.modality == Modality::Images {
             missing.into_iter().for_each(|pulled| pulled.content = Some(pulled.record.sketch.clone()));
-            return Ok(());
+            return Ok(count);
         }
         let places: Vec<Place> = missing.iter().map(|pulled| pulled.record.place).collect();
         let mut texts = HashMap::with_capacity(places.len());
@@ -96,6 +105,6 @@ impl Search<'_> {
             pulled.content =
                 Some(text.ok_or_else(|| Error::new(Kind::Corrupt, format!("the text at {place:?} of an earlier version is missing")))?);
         }
-        Ok(())
+        Ok(count)
     }
 }

@@ -79,7 +79,7 @@ impl Found {
 /// Searches near duplicates.
 pub(super) async fn find(search: &Search<'_>, firsts: &Firsts) -> Result<Found> {
     let (found, sample) = match search.known {
-        None => Round { search, firsts, pulled: &[], named: &[] }.judge("near").await?,
+        None => Round { search, firsts, pulled: &[], named: &[] }.judge("near", Sample::default()).await?,
         Some(known) => beside::find(search, firsts, known).await?,
     };
     let quality = sample.map(|sample| sample.measure(search.likeness.similarity(), search.likeness.threshold()));
@@ -110,12 +110,14 @@ impl Round<'_> {
         self.search.pipeline.source.modality
     }
 
-    /// Judges all; also gives the sample on which the quality of the search can be measured, if there is one.
-    pub(super) async fn judge(&self, name: &str) -> Result<(Found, Option<Sample>)> {
+    /// Judges all; also gives the sample on which the quality of the search can be measured, if there is one. What the sample of
+    /// the round `before` had of records that are like no other is not read again.
+    pub(super) async fn judge(&self, name: &str, before: Sample) -> Result<(Found, Option<Sample>)> {
         let (shared, cutoff) = self.count_keys().await?;
         let mut components = Components::new(self.firsts.flags.len() + self.pulled.len());
         self.connect(shared, &mut components).await?;
-        let labels = Arc::new(components.labels(|record| cutoff.1.contains(&record)));
+        let sampled = before.numbers();
+        let labels = Arc::new(components.labels(|record| cutoff.1.contains(&record) && !sampled.contains(&record)));
         let mut batches = self.gather(&labels).await?;
 
         let is_text = self.modality() == Modality::Text;
@@ -138,10 +140,13 @@ impl Round<'_> {
                 let found = judge.offer(labels[number as usize], id, &features)?;
                 outcome.note(number, id, found);
                 if cutoff.1.contains(&number) {
-                    sample.add(id, features, found);
+                    sample.add(number, id, features, found);
                 }
             }
             outcome.cut_if_full().await?;
+        }
+        for (number, id, features) in before.into_records().filter(|(number, ..)| labels[*number as usize] == ALONE) {
+            sample.add(number, id, features, None);
         }
         Ok((outcome.finish().await?, cutoff.0.rank().map(|_| sample)))
     }

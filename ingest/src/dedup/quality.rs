@@ -4,7 +4,7 @@
 //! sample of share p with probability about p s rather than p², so near duplicates are in it together; weighing a pair by
 //! 1 / s makes the estimate unbiased. All pairs of the sample are compared exactly, by an inverted index of shingles.
 
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, HashSet};
 
 use forebay_schemas::dataset::Quality;
 use forebay_schemas::id::Digest;
@@ -47,20 +47,32 @@ impl Cutoff {
 /// The sample.
 #[derive(Default)]
 pub(crate) struct Sample {
+    numbers: Vec<u32>,
     ids: Vec<Digest>,
     features: Vec<Features>,
     removals: Vec<(usize, Match)>,
 }
 
 impl Sample {
-    /// Adds a record and what was decided of it. Ties of the rank may make the sample larger, up to twice its size.
-    pub(crate) fn add(&mut self, id: Digest, features: Features, found: Option<Match>) {
+    /// Adds a record by its number, and what was decided of it. Ties of the rank may make the sample larger, up to twice its size.
+    pub(crate) fn add(&mut self, number: u32, id: Digest, features: Features, found: Option<Match>) {
         if self.ids.len() >= 2 * SAMPLE {
             return;
         }
         self.removals.extend(found.map(|found| (self.ids.len(), found)));
+        self.numbers.push(number);
         self.ids.push(id);
         self.features.push(features);
+    }
+
+    /// Numbers of its records.
+    pub(crate) fn numbers(&self) -> HashSet<u32> {
+        self.numbers.iter().copied().collect()
+    }
+
+    /// Its records: number, id and features.
+    pub(crate) fn into_records(self) -> impl Iterator<Item = (u32, Digest, Features)> {
+        self.numbers.into_iter().zip(self.ids).zip(self.features).map(|((number, id), features)| (number, id, features))
     }
 
     /// Compares all pairs.
@@ -148,11 +160,11 @@ mod tests {
     fn recall_is_the_weighed_share_of_similar_pairs_that_share_a_key() {
         let mut sample = Sample::default();
         let ids: Vec<Digest> = (0u8..5).map(|n| Digest::of(&[n])).collect();
-        sample.add(ids[0], features(&[1], 0..100), None);
-        sample.add(ids[1], features(&[1], 0..90), Some(Match { survivor: ids[0], similarity: 0.9 }));
-        sample.add(ids[2], features(&[2], 200..300), None);
-        sample.add(ids[3], features(&[3], 200..290), None);
-        sample.add(ids[4], features(&[1], 500..600), None);
+        sample.add(0, ids[0], features(&[1], 0..100), None);
+        sample.add(1, ids[1], features(&[1], 0..90), Some(Match { survivor: ids[0], similarity: 0.9 }));
+        sample.add(2, ids[2], features(&[2], 200..300), None);
+        sample.add(3, ids[3], features(&[3], 200..290), None);
+        sample.add(4, ids[4], features(&[1], 500..600), None);
         let quality = sample.measure(jaccard, 0.75);
         assert_eq!((quality.sample, quality.pairs, quality.recall), (5, 2, 0.5));
         assert_eq!((quality.removals, quality.precision), (1, 1.0));

@@ -29,7 +29,8 @@ on_every_store!(
 );
 
 const FORMATS: [TableFormat; 2] = [TableFormat::Lance, TableFormat::Parquet];
-const LENGTH: usize = 31;
+/// So long that Lance keeps rows as they are in memory, which its local files are read by.
+const LENGTH: usize = 127;
 
 /// Token sequences number `rows`; every token tells its row and place.
 pub(crate) fn sequences(rows: Range<u64>) -> RecordBatch {
