@@ -92,7 +92,7 @@ pub(super) struct Round<'a> {
     pub(super) search: &'a Search<'a>,
     pub(super) firsts: &'a Firsts,
     pub(super) pulled: &'a [&'a Pulled],
-    /// Records of earlier versions that new ones are copies of, and that are as they were.
+    /// Records of earlier versions that take no part and are as they were; new ones are copies of them or of their like.
     pub(super) named: &'a [KnownRecord],
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Careful by design: only `objects/`, `tables/`, the folders of tables that some version names, those of stage objects,
 //! what filters left of versions, and probes are looked at, so that whatever else somebody keeps below the root stays; nothing
-//! younger than the grace is touched; a Lance table goes or stays as a whole. Files on a local disk that were to become objects count as objects.
+//! younger than the grace is touched; a Lance table goes or stays as a whole. Files on a local disk that were to become
+//! objects count as objects.
 //! Deliberately absent: versions, which are never deleted.
 
 use std::collections::{BTreeMap, HashSet};
