@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
 """Trains under a seeded schedule of faults on any process, the coordinator included, and audits the run afterwards.
 
-    infra/chaos/chaos.py [--faults 200] [--replicas 4] [--seed 1] [--lake FOLDER] [--cut-links] [--json]
+    infra/chaos/chaos.py [--faults 200] [--replicas 4] [--seed 1] [--lake FOLDER] [--network] [--disk] [--json]
 
-Faults: `kill` and `freeze` (SIGKILL; SIGSTOP, and SIGCONT later) of a replica; `kill-coordinator` (started again on another
-port), `freeze-coordinator`, `rival` (a second coordinator while the first still runs); with --cut-links, which wants root,
-`cut` (a replica's network interface is down for a while; every replica gets a network namespace). Replicas that die are started
-again by this driver.
+Faults: `kill` and `freeze` (SIGKILL; SIGSTOP, and SIGCONT later) of a replica; `slow` (it has half of its time for a while);
+`guest` (one more replica comes, and is killed later); `kill-coordinator` (started again on another port), `freeze-coordinator`,
+`rival` (a second coordinator while the first still runs). With --network, which wants root and gives every replica a network
+namespace: `cut` (a replica's interface is down for a while), `cut-peers` (two replicas do not reach each other, but the
+coordinator reaches both), `slow-link` (a replica's link has 2 Mbit/s for a while). With --disk, which wants root and puts the
+lake on a file system of its own: `full-disk` and `store-errors` (nothing can be written for a while). Replicas that die are
+started again by this driver.
 
 The audit compares with an undisturbed run of one replica: the same final weights to the bit (`reduce = "strict"`), every step
 committed with the same samples, none missing, none out of order within a generation, generations that only grow. Prints what it
@@ -15,11 +18,12 @@ found, with the times from each fault to the next committed step, and ends with 
 import argparse, collections, json, os, pathlib, random, secrets, shutil, signal, subprocess, sys, tempfile, time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-import audit, network
+import audit, disk, network
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FOREBAY = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug/forebay"
 HANG_SECONDS = 40
+GUEST = "guest"
 PIPELINE = """
 dataset = 'lake/code'
 [source]
@@ -64,13 +68,12 @@ threads = 1
 class Cluster:
     """The processes of one run."""
 
-    def __init__(self, folder, forebay, replicas, seed, settings, links):
-        self.folder, self.forebay, self.random, self.links = folder, forebay, random.Random(seed), links
+    def __init__(self, folder, forebay, replicas, seed, settings, links, disk):
+        self.folder, self.forebay, self.random, self.links, self.disk = folder, forebay, random.Random(seed), links, disk
         self.settings = [part for setting in settings for part in ("--set", setting)]
         self.token = secrets.token_hex(16)
         self.coordinators, self.replicas, self.log, self.summary = [], {}, [], None
         self.names = [f"r{index}" for index in range(replicas)]
-        self.started = {}
         self.coordinator()
         for name in self.names:
             self.replica(name)
@@ -94,7 +97,6 @@ class Cluster:
             command = self.links.inside(name) + command
         errors = open(self.folder / f"replica-{name}.log", "ab")
         self.replicas[name] = subprocess.Popen(command, cwd=self.folder, env=self.environment(), stdout=subprocess.DEVNULL, stderr=errors)
-        self.started[name] = time.time()
 
     def tend(self):
         """Starts again what died, and keeps the summary of a coordinator that came to the end."""
@@ -104,11 +106,13 @@ class Cluster:
         if self.summary is None:
             if all(child.poll() is not None for child, _ in self.coordinators):
                 self.coordinator()
-            for name, child in self.replicas.items():
+            for name, child in list(self.replicas.items()):
                 if child.poll() is not None:
                     if child.returncode == 2:
                         sys.exit(f"replica {name} was refused, see {self.folder}/replica-{name}.log")
-                    self.replica(name)
+                    del self.replicas[name]
+                    if name in self.names:
+                        self.replica(name)
 
     def wait(self, seconds):
         until = time.time() + seconds
@@ -137,6 +141,17 @@ class Cluster:
                 frozen.send_signal(signal.SIGSTOP)
                 self.wait(pause)
                 frozen.send_signal(signal.SIGCONT)
+            case "slow":
+                until = time.time() + 2 * pause
+                while self.summary is None and time.time() < until:
+                    replica.send_signal(signal.SIGSTOP)
+                    self.wait(0.02)
+                    replica.send_signal(signal.SIGCONT)
+                    self.wait(0.02)
+            case "guest" if GUEST in self.replicas:
+                self.replicas[GUEST].kill()
+            case "guest":
+                self.replica(GUEST)
             case "kill-coordinator":
                 for child in coordinators:
                     child.kill()
@@ -148,6 +163,24 @@ class Cluster:
                 self.links.set(victim, up=False)
                 self.wait(pause)
                 self.links.set(victim, up=True)
+            case "cut-peers":
+                other = self.random.choice([name for name in self.names if name != victim])
+                self.links.between(victim, other, up=False)
+                # Longer than it takes to notice, and than a lease.
+                self.wait(4 * pause)
+                self.links.between(victim, other, up=True)
+            case "slow-link":
+                self.links.slow(victim, True)
+                self.wait(2 * pause)
+                self.links.slow(victim, False)
+            case "full-disk":
+                self.disk.fill()
+                self.wait(pause)
+                self.disk.free()
+            case "store-errors":
+                self.disk.protect(True)
+                self.wait(pause)
+                self.disk.protect(False)
 
     def end(self):
         for child in [*self.replicas.values(), *(child for child, _ in self.coordinators)]:
@@ -187,20 +220,23 @@ def main():
     parser.add_argument("--kinds", help="only these, separated by commas")
     parser.add_argument("--lake", type=pathlib.Path, help="folder with lake/code and run.toml; made anew if left out")
     parser.add_argument("--forebay", type=pathlib.Path, default=FOREBAY)
-    parser.add_argument("--cut-links", action="store_true")
+    parser.add_argument("--network", action="store_true")
+    parser.add_argument("--disk", action="store_true")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     folder = arguments.lake or pathlib.Path(tempfile.mkdtemp(prefix="forebay-chaos-"))
+    own = disk.Disk(folder / "lake") if arguments.disk else None
     if not arguments.lake:
         lake(folder, arguments.forebay)
-    kinds = ["kill"] * 5 + ["freeze"] * 3 + ["kill-coordinator"] * 2 + ["freeze-coordinator", "rival"] + ["cut"] * 3 * arguments.cut_links
+    kinds = ["kill"] * 5 + ["freeze"] * 3 + ["slow", "guest"] + ["kill-coordinator"] * 2 + ["freeze-coordinator", "rival"]
+    kinds += ["cut", "cut-peers", "slow-link"] * 2 * arguments.network + ["full-disk", "store-errors"] * arguments.disk
     kinds = arguments.kinds.split(",") if arguments.kinds else kinds
     # Long enough for the faults; what is left after the last of them is trained in peace.
     steps = max(60, int(arguments.faults * arguments.pause * 25))
     settings = ["name=chaos", f"batch.steps={steps}"]
     reference, expected = calm(folder, arguments.forebay, settings)
-    links = network.Links([f"r{index}" for index in range(arguments.replicas)]) if arguments.cut_links else None
-    cluster = Cluster(folder, arguments.forebay, arguments.replicas, arguments.seed, settings, links)
+    links = network.Links([*(f"r{index}" for index in range(arguments.replicas)), GUEST]) if arguments.network else None
+    cluster = Cluster(folder, arguments.forebay, arguments.replicas, arguments.seed, settings, links, own)
     hung = False
     try:
         cluster.wait(3)
@@ -220,6 +256,8 @@ def main():
         cluster.end()
         if links:
             links.remove()
+        if own:
+            own.remove()
     found = audit.audit(events(folder), expected, steps)
     found["weights_equal"] = cluster.summary is not None and cluster.summary["weights_sha256"] == reference["weights_sha256"]
     found["hangs"] = int(hung)

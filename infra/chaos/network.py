@@ -1,4 +1,4 @@
-"""A network namespace for each replica, on a bridge, so that a link can be cut. Linux, root, iproute2."""
+"""A network namespace for each replica, on a bridge, so that a link can be cut or slowed. Linux, root, iproute2."""
 import os, socket, subprocess
 
 
@@ -41,6 +41,17 @@ class Links:
 
     def set(self, name, up):
         run("link", "set", self.outer(name), "up" if up else "down")
+
+    def between(self, one, other, up):
+        """Whether two replicas reach each other; all else is as it was."""
+        for here, there in ((one, other), (other, one)):
+            run("-n", self.space(here), "route", "del" if up else "add", "blackhole", f"{self.address(there)}/32")
+
+    def slow(self, name, slow):
+        """Gives a replica's link 2 Mbit/s each way, or all that there is."""
+        for prefix, device in (([], self.outer(name)), (self.inside(name), "eth0")):
+            shape = ["add", "dev", device, "root", "tbf", "rate", "2mbit", "burst", "16kb", "latency", "400ms"]
+            subprocess.run([*prefix, "tc", "qdisc", *(shape if slow else ["del", "dev", device, "root"])], check=True)
 
     def remove(self):
         for name in self.names:

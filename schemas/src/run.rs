@@ -116,6 +116,13 @@ pub enum Model {
         /// Side of the square input, in pixels.
         image_size: u32,
     },
+    /// Perceptron with one hidden layer, for pictures.
+    Mlp {
+        /// Units of the hidden layer.
+        width: u32,
+        /// Side of the square input, in pixels.
+        image_size: u32,
+    },
 }
 
 /// Steps and batches.
@@ -390,6 +397,10 @@ impl Model {
                 )?;
                 check("model.image_size", image_size, (8..=4096).contains(&image_size), "8 to 4096")?;
                 check("model.patch", patch, patch > 0 && image_size % patch == 0, "a divisor of model.image_size")
+            }
+            Self::Mlp { width, image_size } => {
+                check("model.width", width, (1..=65_536).contains(&width), "1 to 65536")?;
+                check("model.image_size", image_size, (8..=4096).contains(&image_size), "8 to 4096")
             }
         }
     }

@@ -12,7 +12,7 @@ use crate::id::Digest;
 use crate::run::Run;
 
 /// Version of the protocol; both sides must speak the same.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 
 /// `GET /v1/run`: all that a replica needs to know to begin.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -40,6 +40,8 @@ pub struct Identity {
     pub pid: u32,
     /// What it computes on.
     pub device: String,
+    /// Where it answers when another replica knocks, `address:port`; a new one whenever it is started.
+    pub door: String,
 }
 
 /// `POST /v1/join`: a replica asks to be let in.
@@ -115,6 +117,10 @@ pub struct Ready {
     pub have: Option<Mark>,
     /// Micro-batches of the step after that state whose gradients it still has, ascending.
     pub held: Vec<u32>,
+    /// Doors of other replicas at which it knocked just now, and that answered.
+    pub reached: Vec<String>,
+    /// Those at which it knocked in vain.
+    pub unreached: Vec<String>,
 }
 
 /// Answer to [`Ready`].
@@ -125,6 +131,11 @@ pub enum Next {
     Train {
         /// Which.
         assignment: Assignment,
+    },
+    /// Others do not reach this member: it shall knock at these doors and ask again, under the same number.
+    Knock {
+        /// Which.
+        doors: Vec<String>,
     },
     /// The run is done and its last checkpoint published.
     Done,
@@ -228,7 +239,7 @@ pub struct Timings {
     pub compute: f64,
     /// Waiting for the all-reduce after the last gradient was ready.
     pub reduce: f64,
-    /// Waiting for the commit of the step before this one.
+    /// Digest of the state and waiting for the commit, of the step before this one.
     pub commit: f64,
     /// Clipping and the optimizer, in the step before this one.
     pub apply: f64,
@@ -393,7 +404,7 @@ mod tests {
     }
 
     fn identity() -> Identity {
-        Identity { name: "a".to_owned(), host: "h".to_owned(), pid: 7, device: "cpu".to_owned() }
+        Identity { name: "a".to_owned(), host: "h".to_owned(), pid: 7, device: "cpu".to_owned(), door: "h:1".to_owned() }
     }
 
     const ZERO: &str = "0000000000000000000000000000000000000000000000000000000000000000";
@@ -402,14 +413,26 @@ mod tests {
     fn requests_are_written_byte_for_byte() {
         let zero = Digest::from_bytes([0; 32]);
         check(
-            &Join { protocol: 2, identity: identity(), config_digest: zero },
-            &format!(r#"{{"protocol":2,"identity":{{"name":"a","host":"h","pid":7,"device":"cpu"}},"config_digest":"{ZERO}"}}"#),
+            &Join { protocol: 3, identity: identity(), config_digest: zero },
+            &format!(
+                r#"{{"protocol":3,"identity":{{"name":"a","host":"h","pid":7,"device":"cpu","door":"h:1"}},"config_digest":"{ZERO}"}}"#
+            ),
         );
         check(&Member { member: 3 }, r#"{"member":3}"#);
-        check(&Ready { member: 3, turn: 1, have: None, held: vec![] }, r#"{"member":3,"turn":1,"have":null,"held":[]}"#);
         check(
-            &Ready { member: 3, turn: 2, have: Some(Mark { step: 9, generation: 1 }), held: vec![0, 2] },
-            r#"{"member":3,"turn":2,"have":{"step":9,"generation":1},"held":[0,2]}"#,
+            &Ready { member: 3, turn: 1, have: None, held: vec![], reached: vec![], unreached: vec![] },
+            r#"{"member":3,"turn":1,"have":null,"held":[],"reached":[],"unreached":[]}"#,
+        );
+        check(
+            &Ready {
+                member: 3,
+                turn: 2,
+                have: Some(Mark { step: 9, generation: 1 }),
+                held: vec![0, 2],
+                reached: vec!["h:2".to_owned()],
+                unreached: vec!["h:1".to_owned()],
+            },
+            r#"{"member":3,"turn":2,"have":{"step":9,"generation":1},"held":[0,2],"reached":["h:2"],"unreached":["h:1"]}"#,
         );
         check(&Fail { member: 3, generation: 2, reason: "x".to_owned() }, r#"{"member":3,"generation":2,"reason":"x"}"#);
         let micro_batches = vec![MicroBatchReport { index: 1, loss: Some(0.5), samples: zero }];
@@ -435,6 +458,7 @@ mod tests {
         check(&Verdict::Diverged, r#"{"kind":"diverged"}"#);
         check(&Published { published: true }, r#"{"published":true}"#);
         check(&Refusal { kind: "fenced".to_owned(), message: "x".to_owned() }, r#"{"kind":"fenced","message":"x"}"#);
+        check(&Next::Knock { doors: vec!["h:1".to_owned()] }, r#"{"kind":"knock","doors":["h:1"]}"#);
         assert_eq!(serde_json::to_string(&Next::Done).expect("json"), r#"{"kind":"done"}"#);
         let assignment = Assignment {
             generation: 2,
@@ -450,7 +474,7 @@ mod tests {
         };
         check(
             &Next::Train { assignment },
-            r#"{"kind":"train","assignment":{"generation":2,"rank":1,"members":[{"name":"a","host":"h","pid":7,"device":"cpu"}],"state":{"step":9,"generation":1},"restore":{"kind":"peer","rank":0},"source":0,"transfer":true,"micro_batches":[2,3],"salvage":{"keep":[2],"compute":[]},"checkpoint":false}}"#,
+            r#"{"kind":"train","assignment":{"generation":2,"rank":1,"members":[{"name":"a","host":"h","pid":7,"device":"cpu","door":"h:1"}],"state":{"step":9,"generation":1},"restore":{"kind":"peer","rank":0},"source":0,"transfer":true,"micro_batches":[2,3],"salvage":{"keep":[2],"compute":[]},"checkpoint":false}}"#,
         );
         for (restore, golden) in [
             (Restore::Fresh, r#"{"kind":"fresh"}"#),
@@ -462,7 +486,7 @@ mod tests {
         let member = MemberStatus { member: 3, identity: identity(), rank: None, silent_ms: 1 };
         check(
             &Status { run: "r".to_owned(), generation: 2, step: 9, steps: 10, checkpoint: None, loss: None, members: vec![member] },
-            r#"{"run":"r","generation":2,"step":9,"steps":10,"checkpoint":null,"loss":null,"members":[{"member":3,"identity":{"name":"a","host":"h","pid":7,"device":"cpu"},"rank":null,"silent_ms":1}]}"#,
+            r#"{"run":"r","generation":2,"step":9,"steps":10,"checkpoint":null,"loss":null,"members":[{"member":3,"identity":{"name":"a","host":"h","pid":7,"device":"cpu","door":"h:1"},"rank":null,"silent_ms":1}]}"#,
         );
     }
 

@@ -1,103 +1,67 @@
 """The same training step in eager PyTorch, as its user would write it: prints one JSON object.
 
 The model, its initial weights' distribution, the batch, clipping and AdamW are those of `trainer/torch/examples/step_time.rs`;
-the data are random tokens. Arguments are key=value: steps, threads, layers, heads, width, length, vocabulary,
-micro_batches, micro_batch_size, device, fused (0 or 1: the optimizer's fused kernel instead of its default).
+the data are random. Arguments are key=value: kind (gpt, resnet, mlp), layers, heads, width, length, vocabulary, image_size,
+steps, threads, micro_batches, micro_batch_size, device, fused (0 or 1: the optimizer's fused kernel instead of its default),
+world (that many processes under DistributedDataParallel over Gloo, which share the micro-batches).
 """
 
+import contextlib
 import json
-import math
+import os
+import socket
 import statistics
 import sys
 import time
 
 import torch
-from torch import nn
+from torch import distributed
 from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+
+from models import build
 
 WARM_UP_STEPS = 3
+SETTINGS = {"kind": "gpt", "steps": 10, "threads": 1, "layers": 4, "heads": 4, "width": 128, "length": 256, "vocabulary": 4096}
+SETTINGS |= {"image_size": 64, "micro_batches": 4, "micro_batch_size": 4, "fused": 0, "device": "cpu", "world": 1}
 
 
-class Block(nn.Module):
-    def __init__(self, layers, heads, width):
-        super().__init__()
-        hidden = math.ceil(math.ceil(8 * width / 3) / 32) * 32
-        self.heads = heads
-        self.attention_norm = nn.RMSNorm(width, eps=1e-5)
-        self.query_key_value = nn.Linear(width, 3 * width, bias=False)
-        self.attention_out = nn.Linear(width, width, bias=False)
-        self.mlp_norm = nn.RMSNorm(width, eps=1e-5)
-        self.gate_up = nn.Linear(width, 2 * hidden, bias=False)
-        self.down = nn.Linear(hidden, width, bias=False)
-        for linear in (self.query_key_value, self.gate_up):
-            nn.init.normal_(linear.weight, std=0.02)
-        for linear in (self.attention_out, self.down):
-            nn.init.normal_(linear.weight, std=0.02 / math.sqrt(2 * layers))
-
-    def attend(self, x, rotation):
-        samples, tokens, width = x.shape
-        head_width = width // self.heads
-        query_key, value = self.query_key_value(x).split((2 * width, width), dim=-1)
-        pairs = torch.view_as_complex(query_key.view(samples, tokens, 2 * self.heads, head_width // 2, 2))
-        rotated = torch.view_as_real(pairs * rotation).view(samples, tokens, 2 * self.heads, head_width)
-        query, key = rotated.transpose(1, 2).chunk(2, dim=1)
-        value = value.view(samples, tokens, self.heads, head_width).transpose(1, 2)
-        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
-        return self.attention_out(mixed.transpose(1, 2).reshape(samples, tokens, width))
-
-    def forward(self, x, rotation):
-        x = x + self.attend(self.attention_norm(x), rotation)
-        gate, up = self.gate_up(self.mlp_norm(x)).chunk(2, dim=-1)
-        return x + self.down(F.silu(gate) * up)
-
-
-class Gpt(nn.Module):
-    def __init__(self, layers, heads, width, vocabulary, length):
-        super().__init__()
-        self.embedding = nn.Embedding(vocabulary, width)
-        nn.init.normal_(self.embedding.weight, std=0.02)
-        self.blocks = nn.ModuleList(Block(layers, heads, width) for _ in range(layers))
-        self.norm = nn.RMSNorm(width, eps=1e-5)
-        head_width = width // heads
-        frequencies = 10_000.0 ** (-torch.arange(0, head_width, 2, dtype=torch.float64) / head_width)
-        angles = torch.outer(torch.arange(length, dtype=torch.float64), frequencies)
-        self.register_buffer("rotation", torch.polar(torch.ones_like(angles), angles).to(torch.complex64).unsqueeze(1))
-
-    def forward(self, ids):
-        x = self.embedding(ids)
-        for block in self.blocks:
-            x = block(x, self.rotation)
-        return F.linear(self.norm(x), self.embedding.weight)
-
-
-def main():
-    settings = {"steps": 10, "threads": 1, "layers": 4, "heads": 4, "width": 128, "length": 256, "vocabulary": 4096}
-    settings |= {"micro_batches": 4, "micro_batch_size": 4, "fused": 0, "device": "cpu"}
-    for argument in sys.argv[1:]:
-        key, value = argument.split("=")
-        assert key in settings, f"unknown setting {key}: expected one of {', '.join(settings)}"
-        settings[key] = value if key == "device" else int(value)
-    s = type("Settings", (), settings)
+def train(rank, s, port):
     torch.set_num_threads(s.threads)
     torch.manual_seed(0)
-    model = Gpt(s.layers, s.heads, s.width, s.vocabulary, s.length).to(s.device)
+    model, batch = build(s)
+    model = model.to(s.device)
+    if s.kind == "resnet":
+        model = model.to(memory_format=torch.channels_last)
+    parameters = sum(p.numel() for p in model.parameters())
+    net = model
+    if s.world > 1:
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
+        distributed.init_process_group("gloo", rank=rank, world_size=s.world)
+        net = DistributedDataParallel(model, gradient_as_bucket_view=True)
     decayed = [p for p in model.parameters() if p.dim() >= 2]
     plain = [p for p in model.parameters() if p.dim() < 2]
     groups = [{"params": decayed, "weight_decay": 0.1}, {"params": plain, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.95), eps=1e-8, fused=True if s.fused else None)
-    batches = [torch.randint(s.vocabulary, (s.micro_batch_size, s.length + 1)) for _ in range(s.micro_batches)]
+    mine = s.micro_batches // s.world
+    batches = [batch() for _ in range(mine)]
+    if s.kind == "resnet":
+        batches = [(x.contiguous(memory_format=torch.channels_last), y) for x, y in batches]
     if s.device != "cpu":
-        batches = [ids.pin_memory() for ids in batches]
+        batches = [(x.pin_memory(), y.pin_memory()) for x, y in batches]
 
     seconds = []
     for step in range(WARM_UP_STEPS + s.steps):
         started = time.perf_counter()
         losses = []
-        for ids in batches:
-            ids = ids.to(s.device, non_blocking=True)
-            logits = model(ids[:, :-1])
-            loss = F.cross_entropy(logits.view(-1, s.vocabulary), ids[:, 1:].reshape(-1))
-            (loss / s.micro_batches).backward()
+        for index, (x, y) in enumerate(batches):
+            x, y = x.to(s.device, non_blocking=True), y.to(s.device, non_blocking=True)
+            # Gradients are reduced with the last backward pass.
+            alone = net.no_sync() if s.world > 1 and index + 1 < mine else contextlib.nullcontext()
+            with alone:
+                logits = net(x)
+                loss = F.cross_entropy(logits.view(-1, logits.shape[-1]), y)
+                (loss / mine).backward()
             losses.append(loss.item())
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for group in optimizer.param_groups:
@@ -106,9 +70,33 @@ def main():
         optimizer.zero_grad()
         if step >= WARM_UP_STEPS:
             seconds.append(time.perf_counter() - started)
-    result = {"program": "eager PyTorch " + torch.__version__, "median_seconds": statistics.median(seconds), "best_seconds": min(seconds)}
-    result |= {"steps": s.steps, "threads": s.threads, "device": s.device, "parameters": sum(p.numel() for p in model.parameters())}
-    print(json.dumps(result | {"loss": sum(losses) / len(losses)}))
+    if s.world > 1:
+        distributed.destroy_process_group()
+    if rank == 0:
+        name = f"{'eager' if s.world == 1 else 'DDP'} PyTorch {torch.__version__}{', fused' if s.fused else ''}"
+        result = {"program": name, "median_seconds": statistics.median(seconds), "best_seconds": min(seconds), "steps": s.steps}
+        result |= {"threads": s.threads, "device": s.device, "parameters": parameters, "loss": sum(losses) / len(losses)}
+        print(json.dumps(result), flush=True)
 
 
-main()
+class Settings(dict):
+    __getattr__ = dict.__getitem__
+
+
+def main():
+    settings = Settings(SETTINGS)
+    for argument in sys.argv[1:]:
+        key, value = argument.split("=")
+        assert key in settings, f"unknown setting {key}: expected one of {', '.join(settings)}"
+        settings[key] = value if key in ("device", "kind") else int(value)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    if settings.world == 1:
+        train(0, settings, port)
+    else:
+        torch.multiprocessing.spawn(train, (settings, port), nprocs=settings.world)
+
+
+if __name__ == "__main__":
+    main()

@@ -46,9 +46,13 @@ impl Transform {
     pub fn training(run: &Run, manifest: &DatasetManifest) -> Result<Self> {
         let size = match (&run.model, manifest.modality) {
             (Model::Gpt { .. }, Modality::Text) => return Ok(Self::Tokens),
-            (Model::Resnet { image_size, .. } | Model::Vit { image_size, .. }, Modality::Images) => *image_size,
+            (Model::Resnet { image_size, .. } | Model::Vit { image_size, .. } | Model::Mlp { image_size, .. }, Modality::Images) => {
+                *image_size
+            }
             (Model::Gpt { .. }, found) => return Err(unfit(found, "Text for a gpt")),
-            (Model::Resnet { .. } | Model::Vit { .. }, found) => return Err(unfit(found, "Images for a resnet or vit")),
+            (Model::Resnet { .. } | Model::Vit { .. } | Model::Mlp { .. }, found) => {
+                return Err(unfit(found, "Images for a resnet, vit or mlp"));
+            }
         };
         let statistics = manifest.statistics.channel_mean.zip(manifest.statistics.channel_std);
         let (mean, std) = statistics.ok_or_else(|| {

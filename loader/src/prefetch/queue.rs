@@ -6,12 +6,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use arrow::array::RecordBatch;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
 
 use super::Work as Totals;
 use super::order::Due;
@@ -19,6 +19,12 @@ use super::reader::Read;
 use crate::batch::{Ingredients, Made, MicroBatch, Out, Pool, Recipe, Replaced, Scratch};
 use crate::error::{Error, Result};
 use crate::stall::{Passage, Reading, Work};
+
+/// Most micro-batches that wait for the consumer, however small they are: each takes more than its bytes.
+const MOST_READY: usize = 256;
+
+/// Micro-batches that are read ahead from the start.
+const LEAD: u64 = 256;
 
 /// Rows that were read together; their bytes are given back when the last job that needs them is done.
 pub(crate) struct Group {
@@ -56,6 +62,9 @@ pub(crate) struct Queue {
     /// Its condition wakes workers.
     out: Arc<Out>,
     for_consumer: Condvar,
+    /// Micro-batches that the consumer has taken, and the reader that may wait for it to come on.
+    passed: AtomicU64,
+    for_reader: Notify,
 }
 
 #[derive(Default)]
@@ -82,6 +91,8 @@ impl Queue {
             state: Mutex::default(),
             out: Arc::default(),
             for_consumer: Condvar::new(),
+            passed: AtomicU64::new(0),
+            for_reader: Notify::new(),
         }
     }
 
@@ -127,15 +138,36 @@ impl Queue {
                 return None;
             }
             if let Some((mut ready, bytes)) = state.ready.remove(&sequence) {
-                state.bytes -= bytes;
-                if let Ok((micro_batch, _)) = &mut ready {
-                    micro_batch.batch.hand_out(&self.out);
-                }
+                self.hand_out(&mut state, &mut ready, bytes);
                 drop(state);
                 self.out.back().notify_all();
                 return Some(ready);
             }
             state = self.for_consumer.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn hand_out(&self, state: &mut State, ready: &mut Ready, bytes: u64) {
+        state.bytes -= bytes;
+        if let Ok((micro_batch, _)) = ready {
+            micro_batch.batch.hand_out(&self.out);
+        }
+        self.passed.fetch_add(1, Ordering::Relaxed);
+        self.for_reader.notify_one();
+    }
+
+    /// Waits until micro-batch `next` may be read: how many may be from there on.
+    ///
+    /// No further ahead than the consumer has come, so that a stream which ends early, as at each change of a generation, has
+    /// not read much more than twice what was used of it.
+    pub(crate) async fn lead(&self, next: u64) -> u64 {
+        loop {
+            let moved = self.for_reader.notified();
+            let passed = self.passed.load(Ordering::Relaxed);
+            match (2 * passed + LEAD).saturating_sub(next) {
+                0 => moved.await,
+                lead => return lead,
+            }
         }
     }
 
@@ -169,7 +201,7 @@ impl Queue {
     /// The next job, if it may be started.
     fn next_job(&self, state: &mut State) -> Option<(Job, u64)> {
         let bytes = state.jobs.front().map(|job| self.recipe.batch_bytes(job.due.draws.len()))?;
-        if state.bytes > 0 && state.bytes + self.out.bytes() + bytes > self.bound {
+        if state.ready.len() >= MOST_READY || (state.bytes > 0 && state.bytes + self.out.bytes() + bytes > self.bound) {
             return None;
         }
         let job = state.jobs.pop_front()?;
@@ -242,10 +274,7 @@ impl Queue {
     pub(crate) fn take_now(&self, sequence: u64) -> Option<Ready> {
         let mut state = self.lock();
         let (mut ready, bytes) = state.ready.remove(&sequence)?;
-        state.bytes -= bytes;
-        if let Ok((micro_batch, _)) = &mut ready {
-            micro_batch.batch.hand_out(&self.out);
-        }
+        self.hand_out(&mut state, &mut ready, bytes);
         Some(ready)
     }
 }

@@ -1,7 +1,7 @@
 //! The task that reads ahead: groups of micro-batches whose rows lie together, several at a time, within a bound of bytes.
 //!
 //! The first group is one micro-batch, so that a stream starts soon; each is twice the one before, up to a window or half
-//! of the bound, so that one is used up while the next is read. Groups end in any order and are handed on in theirs.
+//! of the bound, so that one is used up while the next is read, and no further ahead than the consumer has come. Groups end in any order and are handed on in theirs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,7 +31,7 @@ const GROUPS_IN_FLIGHT: usize = 4;
 pub(crate) async fn read(queue: Arc<Queue>, fetch: Fetch, order: Order, bound: u64) {
     let mut guard = Guard { queue: Arc::clone(&queue), next: 0, total: order.len() };
     let row_bytes = Arc::new(AtomicU64::new(queue.recipe.row_bytes()));
-    let ahead = Ahead { fetch, order, row_bytes, budget: Budget::new(bound), most: bound / 2, next: 0, ramp: 1 };
+    let ahead = Ahead { queue: Arc::clone(&queue), fetch, order, row_bytes, budget: Budget::new(bound), most: bound / 2, next: 0, ramp: 1 };
     let mut groups = ahead.groups();
     while let Some((first, count, group)) = groups.next().await {
         if queue.is_stopped() {
@@ -52,6 +52,7 @@ pub(crate) async fn read(queue: Arc<Queue>, fetch: Fetch, order: Order, bound: u
 
 /// What is to be read, from the next micro-batch on.
 struct Ahead {
+    queue: Arc<Queue>,
     fetch: Fetch,
     order: Order,
     row_bytes: Arc<AtomicU64>,
@@ -77,7 +78,8 @@ impl Ahead {
             return None;
         }
         let row_bytes = self.row_bytes.load(Ordering::Relaxed);
-        let due = group(&self.order, self.next, self.ramp, row_bytes, self.most);
+        let lead = self.queue.lead(self.next).await;
+        let due = group(&self.order, self.next, self.ramp.min(lead), row_bytes, self.most);
         let (first, count) = (self.next, due.len() as u64);
         let draws: Vec<Draw> = due.iter().flat_map(|due| due.draws.iter().copied()).collect();
         // Here, and not in the group's own future: groups take their bytes in their order.

@@ -26,7 +26,8 @@ void forebay_c10d_text_free(char* text);
 
 // Connects a full mesh of `world` processes; takes over `store` whatever the outcome. Blocks.
 char* forebay_c10d_group_connect(
-    ForebayStore store, const char* prefix, int rank, int world, const char* hostname, int64_t timeout_ms, void** group);
+    ForebayStore store, const char* prefix, int rank, int world, const char* hostname, int64_t timeout_ms,
+    int64_t silence_ms, void** group);
 // Blocks until the tensors are done; the group is aborted on failure.
 char* forebay_c10d_group_all_reduce_sum(void* group, void* const* tensors, size_t count);
 char* forebay_c10d_group_broadcast(void* group, void* const* tensors, size_t count, int root);

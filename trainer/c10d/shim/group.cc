@@ -10,6 +10,7 @@
 
 #include "c10d.h"
 #include "failure.h"
+#include "sockets.h"
 #include "store.h"
 #include "tensors.h"
 
@@ -121,7 +122,8 @@ extern "C" void forebay_c10d_text_free(char* text) {
 }
 
 extern "C" char* forebay_c10d_group_connect(
-    ForebayStore store, const char* prefix, int rank, int world, const char* hostname, int64_t timeout_ms, void** group) {
+    ForebayStore store, const char* prefix, int rank, int world, const char* hostname, int64_t timeout_ms, int64_t silence_ms,
+    void** group) {
   return guarded([&] {
     const std::chrono::milliseconds timeout(timeout_ms);
     auto context = std::make_shared<forebay::RustStoreContext>(store);
@@ -129,7 +131,9 @@ extern "C" char* forebay_c10d_group_connect(
     auto prefixed = c10::make_intrusive<c10d::PrefixStore>(prefix, std::move(plain));
     auto options = c10d::ProcessGroupGloo::Options::create(timeout);
     options->devices.push_back(c10d::ProcessGroupGloo::createDeviceForHostname(hostname, /*lazyInit=*/false));
+    const auto before = forebay::open_sockets();
     auto backend = c10::make_intrusive<forebay::AbortableGloo>(prefixed, rank, world, std::move(options));
+    forebay::watch_silence(before, std::chrono::milliseconds(silence_ms));
     auto front = c10::make_intrusive<c10d::ProcessGroup>(prefixed, rank, world);
     front->setBackend(at::kCPU, c10d::ProcessGroup::GLOO, backend);
     // Gloo takes tensors of a GPU through pinned memory of the host.

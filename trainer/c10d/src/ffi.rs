@@ -19,6 +19,7 @@ unsafe extern "C" {
         world: i32,
         hostname: *const c_char,
         timeout_ms: i64,
+        silence_ms: i64,
         group: *mut *mut c_void,
     ) -> *mut c_char;
     pub(crate) fn forebay_c10d_group_all_reduce_sum(group: *mut c_void, tensors: *const *mut c_void, count: usize) -> *mut c_char;

@@ -19,6 +19,15 @@ use crate::store::{Store, StoreCalls};
 /// How often a connecting group asks its store whether it is still wanted.
 const CANCEL_POLL: Duration = Duration::from_millis(5);
 
+/// How long a group waits for its peers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// Bounds the rendezvous and every later operation.
+    pub operation: Duration,
+    /// A connection over which nothing that was sent is acknowledged for so long is cut, and breaks.
+    pub silence: Duration,
+}
+
 /// Connected processes that reduce and broadcast tensors together; all must call the same operations in the same order.
 #[derive(Debug)]
 pub struct ProcessGroup {
@@ -31,9 +40,8 @@ impl ProcessGroup {
     /// Connects this process as `rank` of `world`; blocks until all are connected.
     ///
     /// `prefix` separates the keys of this group from those of all others in `store`, and must never be used twice.
-    /// `hostname` names the interface that the others reach this process by. `timeout` bounds the rendezvous and every
-    /// later operation. Fails at once when the store fails or says that it is cancelled.
-    pub fn connect(store: Arc<dyn Store>, prefix: &str, rank: usize, world: usize, hostname: &str, timeout: Duration) -> Result<Self> {
+    /// `hostname` names the interface that the others reach this process by. Fails at once when the store fails or says that it is cancelled.
+    pub fn connect(store: Arc<dyn Store>, prefix: &str, rank: usize, world: usize, hostname: &str, patience: Patience) -> Result<Self> {
         let operation = format!("connect `{prefix}` as rank {rank} of {world} on `{hostname}`");
         let wrong = |what: &str| Error::new(operation.as_str(), what);
         if rank >= world {
@@ -43,7 +51,8 @@ impl ProcessGroup {
         let world_number = i32::try_from(world).map_err(|_| wrong("the world size does not fit 31 bits"))?;
         let prefix_text = CString::new(prefix).map_err(|_| wrong("the prefix contains a zero byte"))?;
         let host_text = CString::new(hostname).map_err(|_| wrong("the host name contains a zero byte"))?;
-        let timeout_ms = i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX);
+        let milliseconds = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+        let (timeout_ms, silence_ms) = (milliseconds(patience.operation), milliseconds(patience.silence));
 
         // On a thread of its own: between publishing an address and the peer's connection libtorch listens to nobody, so
         // a cancelled rendezvous is left behind, to end by itself at the timeout and free what it holds.
@@ -61,6 +70,7 @@ impl ProcessGroup {
                     world_number,
                     host_text.as_ptr(),
                     timeout_ms,
+                    silence_ms,
                     &raw mut raw,
                 )
             };

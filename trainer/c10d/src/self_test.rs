@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{Error, Result};
-use crate::group::ProcessGroup;
+use crate::group::{Patience, ProcessGroup};
 use crate::store::{MemoryStore, Store};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
+const PATIENCE: Patience = Patience { operation: TIMEOUT, silence: TIMEOUT };
 const ABORT_WITHIN: Duration = Duration::from_secs(1);
 
 /// Reduces between two ranks, then aborts a reduction that one rank never joins. Run once at start.
@@ -23,7 +24,7 @@ pub fn self_test() -> Result<()> {
     let failed = |message: String| Error::new("self-test of libtorch's collectives", message);
 
     let waiting = thread::spawn(move || -> Result<(Vec<f64>, Error)> {
-        let group = ProcessGroup::connect(other_store, "self-test", 1, 2, "127.0.0.1", TIMEOUT)?;
+        let group = ProcessGroup::connect(other_store, "self-test", 1, 2, "127.0.0.1", PATIENCE)?;
         let sum = reduce(&group, 2.0)?;
         // A receiver that is gone means that the other rank failed, and says so itself.
         let _ = handle_sender.send(group.abort_handle());
@@ -34,7 +35,7 @@ pub fn self_test() -> Result<()> {
     });
     // This rank stays connected and silent, as a frozen process would, until the other one was aborted.
     let frozen = thread::spawn(move || -> Result<Vec<f64>> {
-        let group = ProcessGroup::connect(store, "self-test", 0, 2, "127.0.0.1", TIMEOUT)?;
+        let group = ProcessGroup::connect(store, "self-test", 0, 2, "127.0.0.1", PATIENCE)?;
         let sum = reduce(&group, 1.0)?;
         let _ = released.recv_timeout(TIMEOUT);
         Ok(sum)

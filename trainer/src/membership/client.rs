@@ -20,10 +20,14 @@ use futures::StreamExt;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
+use super::door;
 use super::progress::Progress;
 use super::rendezvous::Rendezvous;
 use super::transport::{PATIENCE, Transport};
 use crate::error::{Error, Kind, Result};
+
+/// While another replica is out of reach, its door is knocked at again so often.
+const KNOCK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Pause before a broken presence stream is opened again.
 const RECONNECT: Duration = Duration::from_millis(50);
@@ -35,6 +39,7 @@ pub struct Session {
     identity: Identity,
     stay: Arc<Stay>,
     lease: Duration,
+    door: JoinHandle<()>,
     signs: Vec<JoinHandle<()>>,
     // An option only so that it can be taken out when the session is dropped.
     runtime: Option<Runtime>,
@@ -47,6 +52,8 @@ struct Stay {
     // Questions for an assignment that were asked.
     turn: AtomicU64,
     state: Mutex<State>,
+    // Doors of the peers among whom a collective failed.
+    doubted: Mutex<Vec<String>>,
 }
 
 #[derive(Default)]
@@ -61,6 +68,7 @@ type OnOver = Box<dyn FnOnce(&str) + Send>;
 
 impl Session {
     /// Asks the coordinator at `url` for its run and joins it. Waits a bounded time for a coordinator that is not there.
+    /// The door of `identity` is opened here, at its host.
     pub fn join(url: &str, token: &str, identity: Identity) -> Result<Self> {
         let transport = Transport::new(url, token)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("membership").enable_all().build();
@@ -71,8 +79,11 @@ impl Session {
             let message = format!("coordinator {url} speaks protocol {}, expected {PROTOCOL}", info.protocol);
             return Err(Error::new(Kind::Invalid, message));
         }
-        let mut session =
-            Self { transport, info, identity, stay: Arc::default(), lease: Duration::ZERO, signs: Vec::new(), runtime: Some(runtime) };
+        let host = identity.host.clone();
+        let (address, door) = block(&runtime, async move { door::open(&host).await })?;
+        let identity = Identity { door: address, ..identity };
+        let (stay, lease, signs) = (Arc::default(), Duration::ZERO, Vec::new());
+        let mut session = Self { transport, info, identity, stay, lease, door, signs, runtime: Some(runtime) };
         session.rejoin()?;
         Ok(session)
     }
@@ -115,9 +126,13 @@ impl Session {
     pub fn assignment(&self, progress: &Progress) -> Result<Option<Assignment>> {
         let (have, held) = (progress.have(), progress.indices());
         let turn = self.stay.turn.fetch_add(1, Ordering::Relaxed) + 1;
-        match self.ask("v1/assignment", Ready { member: self.stay.member, turn, have, held })? {
-            Next::Done => Ok(None),
+        let doubted = std::mem::take(&mut *self.stay.doubted.lock().unwrap_or_else(PoisonError::into_inner));
+        let ready = Ready { member: self.stay.member, turn, have, held, reached: Vec::new(), unreached: Vec::new() };
+        let transport = self.transport.clone();
+        match block(self.runtime()?, async move { ask_for_place(&transport, ready, doubted).await })? {
             Next::Train { assignment } => Ok(Some(assignment)),
+            // It is answered where it is asked.
+            Next::Done | Next::Knock { .. } => Ok(None),
         }
     }
 
@@ -134,9 +149,21 @@ impl Session {
         self.ask("v1/finish", Finish { member: self.stay.member, generation, step, micro_batches, state, timings })
     }
 
-    /// Reports that a collective of a generation failed; then ask for the next assignment.
-    pub fn fail(&self, generation: u64, reason: &str) -> Result<()> {
+    /// Reports that a collective of a generation failed, unless the coordinator has ended that itself; then ask for the next
+    /// assignment. It may be that a line to one of the members is cut, which is found out before.
+    pub fn fail(&self, assignment: &Assignment, reason: &str) -> Result<()> {
+        let generation = assignment.generation;
+        if self.ended(generation).is_some() {
+            return Ok(());
+        }
+        *self.stay.doubted.lock().unwrap_or_else(PoisonError::into_inner) = self.doors(assignment);
         self.ask("v1/fail", Fail { member: self.stay.member, generation, reason: reason.to_owned() })
+    }
+
+    /// Doors of the other members.
+    fn doors(&self, assignment: &Assignment) -> Vec<String> {
+        let others = assignment.members.iter().filter(|member| member.door != self.identity.door);
+        others.map(|member| member.door.clone()).collect()
     }
 
     /// Publishes a checkpoint whose objects are staged; false if one of this or a later step is there already.
@@ -163,10 +190,11 @@ impl Session {
     }
 
     /// The keys through which the members of a generation find each other.
-    pub fn rendezvous(&self, generation: u64) -> Result<Rendezvous> {
+    pub fn rendezvous(&self, assignment: &Assignment) -> Result<Rendezvous> {
         let stay = Arc::clone(&self.stay);
         let ended = Box::new(move |generation| stay.lock().ended(generation));
-        Ok(Rendezvous::new(self.transport.clone(), self.runtime()?.handle().clone(), ended, generation))
+        let (transport, runtime) = (self.transport.clone(), self.runtime()?.handle().clone());
+        Ok(Rendezvous::new(transport, runtime, ended, assignment.generation, self.doors(assignment)))
     }
 
     /// Says goodbye. A session that is dropped without it counts as a death.
@@ -194,6 +222,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
+        self.door.abort();
         if let Some(runtime) = self.runtime.take() {
             // Dropping a runtime waits, which is forbidden on a thread that runs async tasks.
             runtime.shutdown_background();
@@ -238,6 +267,27 @@ impl Stay {
 impl State {
     fn ended(&self, generation: u64) -> Option<String> {
         self.over.as_ref().filter(|(over, _)| *over >= generation).map(|(_, reason)| reason.clone())
+    }
+}
+
+/// Waits for what is next. While a peer is out of reach it is asked again and again under the same number, so that the coordinator
+/// hears when the line is mended.
+async fn ask_for_place(transport: &Transport, mut ready: Ready, mut doubted: Vec<String>) -> Result<Next> {
+    loop {
+        (ready.reached, ready.unreached) = door::knock(&doubted).await;
+        let answer = if ready.unreached.is_empty() {
+            transport.ask("v1/assignment", &ready).await?
+        } else {
+            tracing::warn!(doors = ?ready.unreached, "other replicas do not answer");
+            match tokio::time::timeout(KNOCK_AGAIN, transport.ask("v1/assignment", &ready)).await {
+                Ok(answer) => answer?,
+                Err(_) => continue,
+            }
+        };
+        match answer {
+            Next::Knock { doors } => doubted = doors,
+            next => return Ok(next),
+        }
     }
 }
 

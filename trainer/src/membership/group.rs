@@ -19,6 +19,7 @@ mod deal;
 mod events;
 mod form;
 mod line;
+mod reach;
 mod ready;
 
 /// So many generations in a row that commit nothing end the run: something is wrong that no regrouping mends.
@@ -89,6 +90,8 @@ struct Member {
     pace: Option<f64>,
     /// Its state was not that of the others, and it has not got theirs yet.
     diverged: bool,
+    /// Doors of those who did not reach it when it was left out, until it has knocked there.
+    suspected: Vec<String>,
 }
 
 /// What a member can bring into the next generation.
@@ -97,6 +100,8 @@ struct Readiness {
     since_ms: u64,
     have: Option<Mark>,
     held: Vec<u32>,
+    /// Doors at which it knocked in vain.
+    unreached: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -188,7 +193,8 @@ impl Group {
     pub fn join(&mut self, now_ms: u64, identity: Identity) -> u64 {
         let member = self.next_member;
         self.next_member += 1;
-        self.members.insert(member, Member { identity, seen_ms: now_ms, turn: 0, ready: None, pace: None, diverged: false });
+        self.members
+            .insert(member, Member { identity, seen_ms: now_ms, turn: 0, ready: None, pace: None, diverged: false, suspected: Vec::new() });
         member
     }
 

@@ -8,6 +8,7 @@
 
 mod client;
 mod coordinator;
+mod door;
 pub mod group;
 mod journal;
 mod owner;

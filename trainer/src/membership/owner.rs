@@ -21,7 +21,7 @@ use crate::error::{Error, Kind, Result};
 use crate::telemetry::{self, Observer, Recorder, What};
 
 /// How often time is looked at.
-const TICK: Duration = Duration::from_millis(20);
+const TICK: Duration = Duration::from_millis(5);
 
 /// How often a coordinator looks whether another one has taken the run over.
 const LOOK_FOR_ANOTHER: Duration = Duration::from_secs(2);

@@ -4,14 +4,16 @@
 //! Only the running generation has keys.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use reqwest::Method;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
+use super::door;
 use super::transport::{PATIENCE, Transport};
 use crate::error::{Error, Kind, Result};
 
@@ -92,23 +94,31 @@ impl Keys {
     }
 }
 
-/// Keys of one generation, kept by the coordinator. Every operation fails once the generation is over.
+/// Keys of one generation, kept by the coordinator. Every operation fails once the generation is over, or a peer is found to be
+/// out of reach.
 pub struct Rendezvous {
     transport: Transport,
     runtime: Handle,
     ended: Box<Ended>,
     generation: u64,
+    unreached: Arc<Mutex<Option<String>>>,
+    looking: JoinHandle<()>,
 }
 
 /// Why a generation is over, once it is.
 type Ended = dyn Fn(u64) -> Option<String> + Send + Sync;
 
+/// Peers that have not connected by then may be out of reach.
+const DOUBT: Duration = Duration::from_secs(2);
+
 /// How long one request of a waiting member is held open.
 const WAIT: Duration = Duration::from_secs(5);
 
 impl Rendezvous {
-    pub(crate) fn new(transport: Transport, runtime: Handle, ended: Box<Ended>, generation: u64) -> Self {
-        Self { transport, runtime, ended, generation }
+    pub(crate) fn new(transport: Transport, runtime: Handle, ended: Box<Ended>, generation: u64, peers: Vec<String>) -> Self {
+        let unreached = Arc::default();
+        let looking = runtime.spawn(look(peers, Arc::clone(&unreached)));
+        Self { transport, runtime, ended, generation, unreached, looking }
     }
 
     /// Sets a key.
@@ -147,9 +157,9 @@ impl Rendezvous {
         }
     }
 
-    /// Why the generation is over, once it is.
+    /// Why the generation is over, once it is, or who cannot be reached.
     pub fn cancelled(&self) -> Option<String> {
-        (self.ended)(self.generation)
+        (self.ended)(self.generation).or_else(|| self.unreached.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
     fn send(&self, method: Method, key: &str, wait: Duration, body: Bytes) -> Result<Option<Bytes>> {
@@ -165,5 +175,22 @@ impl Rendezvous {
             let _ = sender.send(transport.send(method, "v1/key", &query, body).await);
         });
         receiver.recv().map_err(|_| Error::new(Kind::Unavailable, "the session has ended"))?
+    }
+}
+
+impl Drop for Rendezvous {
+    fn drop(&mut self) {
+        self.looking.abort();
+    }
+}
+
+/// Knocks at the doors of peers for as long as the rendezvous takes.
+async fn look(peers: Vec<String>, unreached: Arc<Mutex<Option<String>>>) {
+    loop {
+        tokio::time::sleep(DOUBT).await;
+        let (_, found) = door::knock(&peers).await;
+        if !found.is_empty() {
+            *unreached.lock().unwrap_or_else(PoisonError::into_inner) = Some(format!("no answer from {}", found.join(", ")));
+        }
     }
 }

@@ -39,7 +39,8 @@ fn dataset() -> DatasetVersionRef {
 }
 
 fn identity(name: &str) -> Identity {
-    Identity { name: name.to_owned(), host: "127.0.0.1".to_owned(), pid: std::process::id(), device: "none".to_owned() }
+    let (host, device) = ("127.0.0.1".to_owned(), "none".to_owned());
+    Identity { name: name.to_owned(), host, pid: std::process::id(), device, door: "127.0.0.1:1".to_owned() }
 }
 
 #[derive(Default)]
@@ -185,7 +186,7 @@ impl Replica {
 
     /// Steps of one generation; true if it is to die now.
     fn generation(&mut self, place: &Assignment) -> Result<bool> {
-        let keys = self.session.rendezvous(place.generation)?;
+        let keys = self.session.rendezvous(place)?;
         let mut step = place.state.step;
         loop {
             if self.dies_at == Some(step) {
@@ -203,7 +204,7 @@ impl Replica {
             });
             if let Err(error) = reduced {
                 // Out or over, the next assignment says it better.
-                let _ = self.session.fail(place.generation, &error.to_string());
+                let _ = self.session.fail(place, &error.to_string());
                 return Ok(false);
             }
             let reports = self.progress.held().to_vec();
@@ -303,7 +304,10 @@ impl Frozen {
         let join = Join { protocol: PROTOCOL, identity: identity("frozen"), config_digest: rig.run.digest() };
         let joined: Joined = transport.ask("v1/join", &join).await.unwrap();
         let presence = transport.presence(joined.member).await.unwrap();
-        let next = transport.ask("v1/assignment", &Ready { member: joined.member, turn: 1, have: None, held: vec![] }).await.unwrap();
+        let next = transport
+            .ask("v1/assignment", &Ready { member: joined.member, turn: 1, have: None, held: vec![], reached: vec![], unreached: vec![] })
+            .await
+            .unwrap();
         let Next::Train { assignment } = next else { panic!("{next:?}") };
         Self { transport, member: joined.member, generation: assignment.generation, _presence: presence }
     }
@@ -436,7 +440,7 @@ async fn an_abort_is_called_when_the_generation_ends() {
         let place = session.assignment(&Progress::default())?.unwrap();
         let also = sender.clone();
         session.on_generation_end(place.generation, move |reason| also.send(reason.to_owned()).unwrap());
-        let keys = session.rendezvous(place.generation)?;
+        let keys = session.rendezvous(&place)?;
         keys.wait("never", Duration::from_secs(20)).unwrap_err();
         // Both the keys and the presence stream say so, in either order.
         while keys.cancelled().is_none() {

@@ -1,13 +1,19 @@
-//! Times training steps on random tokens and prints one JSON object; `infra/bench/step_time` compares it with eager PyTorch.
+//! Times training steps on random data and prints one JSON object; `infra/bench/step_time` compares it with PyTorch.
 //!
-//!     step_time [key=value …]     a setting of the run, for example model.width=256; steps, threads, length, vocabulary, device,
-//!                                 documents (in each row of tokens)
+//!     step_time [key=value …]     a setting of the run, for example model.width=256; kind (gpt, resnet, mlp), steps, threads,
+//!                                 length, vocabulary, device, documents (in each row of tokens), world
 //!
-//! A step is what a lone replica does: K micro-batches forward and backward, the digest of the state, clipping, the optimizer. Data is made before
-//! the clock starts.
+//! A step is what a replica does: its share of the K micro-batches forward and backward, the sum over `world` processes, the
+//! digest of the state, clipping, the optimizer. Data is made before the clock starts.
 
+#[path = "../../c10d/tests/processes/store.rs"]
+mod store;
+
+use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use forebay_c10d::{Patience, ProcessGroup};
 use forebay_loader::Documents;
 use forebay_schemas::run::Run;
 use forebay_schemas::settings::layered;
@@ -20,21 +26,23 @@ const SETTINGS: &str = "
 name = 'step_time'
 dataset = 'none'
 checkpoints = 'none'
-[model]
-kind = 'gpt'
-layers = 4
-heads = 4
-width = 128
 [batch]
 steps = 1000
 micro_batches = 4
 micro_batch_size = 4
+[model]
 ";
+const GPT: &str = "kind = 'gpt'\nlayers = 4\nheads = 4\nwidth = 128";
+const RESNET: &str = "kind = 'resnet'\ndepth = 18\nimage_size = 64";
+const MLP: &str = "kind = 'mlp'\nwidth = 512\nimage_size = 64";
 const WARM_UP_STEPS: u64 = 3;
+const PATIENCE: Patience = Patience { operation: Duration::from_secs(60), silence: Duration::from_secs(60) };
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (mut steps, mut threads, mut length, mut vocabulary) = (10u64, 1usize, 256i64, 4096i64);
-    let (mut documents, mut device) = (1u32, Wish::Cpu);
+    let (mut documents, mut device, mut model) = (1u32, Wish::Cpu, GPT);
+    // Of several processes each is told its rank and where they meet.
+    let (mut world, mut rank, mut folder) = (1usize, None::<usize>, String::new());
     let mut overrides = Vec::new();
     for argument in std::env::args().skip(1) {
         match argument.split_once('=') {
@@ -44,10 +52,18 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             Some(("vocabulary", value)) => vocabulary = value.parse()?,
             Some(("device", value)) => device = value.parse()?,
             Some(("documents", value)) => documents = value.parse()?,
+            Some(("kind", value)) => {
+                let known = [("gpt", GPT), ("resnet", RESNET), ("mlp", MLP)].into_iter().find(|(name, _)| *name == value);
+                model = known.ok_or("kind: expected gpt, resnet or mlp")?.1;
+            }
+            Some(("world", value)) => world = value.parse()?,
+            Some(("rank", value)) => rank = Some(value.parse()?),
+            Some(("folder", value)) => folder = value.to_owned(),
             _ => overrides.push(argument),
         }
     }
-    let run: Run = layered("step_time", SETTINGS, [], &overrides)?;
+    let Some(rank) = rank.or((world == 1).then_some(0)) else { return several(world) };
+    let run: Run = layered("step_time", &format!("{SETTINGS}{model}"), [], &overrides)?;
     run.validate()?;
     let device = choose(device, 0)?;
     set_threads(threads);
@@ -66,7 +82,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             };
             (Engine::new(&run, &task, device)?, Box::new(inputs) as Box<dyn FnMut(usize) -> forebay_trainer::Result<Input>>)
         }
-        forebay_schemas::run::Model::Resnet { image_size, .. } | forebay_schemas::run::Model::Vit { image_size, .. } => {
+        forebay_schemas::run::Model::Resnet { image_size, .. }
+        | forebay_schemas::run::Model::Vit { image_size, .. }
+        | forebay_schemas::run::Model::Mlp { image_size, .. } => {
             let (side, samples) = (i64::from(*image_size), run.batch.micro_batch_size as usize);
             let mut random = random();
             let pixels: Vec<f32> = (0..samples * 3 * (side * side) as usize).map(|_| (random() % 2000) as f32 / 1000.0 - 1.0).collect();
@@ -76,7 +94,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     };
 
-    let micro_batches = run.batch.micro_batches as usize;
+    if world > 1 {
+        let store = Arc::new(store::FolderStore(folder.into()));
+        engine.attach(Some(ProcessGroup::connect(store, "step_time", rank, world, "127.0.0.1", PATIENCE)?))?;
+    }
+    let micro_batches = run.batch.micro_batches as usize / world;
     let mut seconds = Vec::new();
     let mut losses = Vec::new();
     for step in 0..WARM_UP_STEPS + steps {
@@ -85,7 +107,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         losses.clear();
         for index in 0..micro_batches {
             let input = batches(index)?;
-            losses.push(engine.compute(index as u32, &input, index + 1 == micro_batches, Duration::ZERO)?);
+            losses.push(engine.compute((rank * micro_batches + index) as u32, &input, index + 1 == micro_batches, Duration::ZERO)?);
         }
         let computed = engine.reduce()?;
         engine.digest(step, &computed)?;
@@ -93,6 +115,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         if step >= WARM_UP_STEPS {
             seconds.push(started.elapsed().as_secs_f64());
         }
+    }
+    if rank > 0 {
+        return Ok(());
     }
     seconds.sort_by(f64::total_cmp);
     let parameters: usize = engine.parameters().iter().map(tch::Tensor::numel).sum();
@@ -104,6 +129,20 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "threads": threads, "device": name(device), "parameters": parameters, "loss": loss,
         })
     );
+    Ok(())
+}
+
+/// As many processes of this program, with its arguments.
+fn several(world: usize) -> Result<(), Box<dyn std::error::Error>> {
+    let folder = tempfile::tempdir()?;
+    let place = |rank: usize| [format!("rank={rank}"), format!("folder={}", folder.path().display())];
+    let start = |rank| Command::new(std::env::current_exe()?).args(std::env::args().skip(1)).args(place(rank)).spawn();
+    let children: Vec<_> = (0..world).map(start).collect::<Result<_, _>>()?;
+    for mut child in children {
+        if !child.wait()?.success() {
+            return Err("a process failed".into());
+        }
+    }
     Ok(())
 }
 

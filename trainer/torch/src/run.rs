@@ -10,7 +10,7 @@
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use forebay_c10d::{AbortHandle, ProcessGroup};
+use forebay_c10d::{AbortHandle, Patience, ProcessGroup};
 use forebay_loader::{Loader, Stream, StreamOptions};
 use forebay_schemas::run::Reduce;
 use forebay_schemas::wire::{Assignment, Identity, MicroBatchReport, Restore, RunInfo, Timings};
@@ -63,6 +63,11 @@ pub struct ReplicaSummary {
 /// An operation on a peer or a store that does not answer is given up after this; the end of a generation comes much sooner.
 const COLLECTIVE_TIMEOUT: Duration = Duration::from_secs(300);
 
+/// A connection between replicas over which nothing was acknowledged for so many leases is cut. A frozen process is noticed
+/// before, by its lease.
+const LEASES_OF_SILENCE: u32 = 4;
+const SHORTEST_LEASE: Duration = Duration::from_millis(500);
+
 /// Attempts to write the last checkpoint of a run, and the wait between two.
 const LAST_CHECKPOINT_ATTEMPTS: u32 = 5;
 const LAST_CHECKPOINT_PAUSE: Duration = Duration::from_secs(1);
@@ -73,13 +78,16 @@ const LAST_CHECKPOINT_PAUSE: Duration = Duration::from_secs(1);
 pub fn replica(options: ReplicaOptions) -> Result<ReplicaSummary> {
     let pid = std::process::id();
     let device = device::choose(options.device, options.place)?;
-    let identity = Identity { name: options.name.clone(), host: options.host.clone(), pid, device: device::name(device) };
+    let identity =
+        Identity { name: options.name.clone(), host: options.host.clone(), pid, device: device::name(device), door: String::new() };
     let session = Session::join(&options.coordinator, &options.token, identity)?;
     let mut replica = Replica::open(session, options, device)?;
     while let Some(assignment) = replica.assignment()? {
         replica.summary.generations += 1;
         let outcome = replica.generation(&assignment);
+        let ended = Instant::now();
         replica.engine.detach()?;
+        tracing::debug!(generation = assignment.generation, milliseconds = ended.elapsed().as_millis(), "left the group");
         match outcome {
             Ok(()) => {}
             Err(error) if error.kind() == Kind::Unavailable => replica.give_up(&assignment, &error)?,
@@ -172,8 +180,10 @@ impl Replica {
         if !self.progress.take(assignment)? {
             self.engine.discard()?;
         }
+        let began = Instant::now();
         let mut samples = self.samples(assignment.state.step);
         let group = self.connect(assignment)?;
+        tracing::debug!(generation = assignment.generation, milliseconds = began.elapsed().as_millis(), "connected");
         let abort = group.as_ref().map(ProcessGroup::abort_handle);
         self.free_at_end(assignment, &samples, abort.clone());
         self.restore(assignment, group.as_ref())?;
@@ -202,9 +212,9 @@ impl Replica {
             self.micro_batch(assignment, step, index, stream)?;
         }
         let computed = self.engine.reduce()?;
+        let asked = Instant::now();
         let digest = self.engine.digest(step, &computed)?;
         let timings = timings(&computed, *before);
-        let asked = Instant::now();
         let reports = self.progress.held().to_vec();
         let verdict = self.session().finish_step(assignment.generation, step, reports, digest, timings)?;
         before.commit = asked.elapsed();
@@ -284,9 +294,11 @@ impl Replica {
         if assignment.members.len() < 2 {
             return Ok(None);
         }
-        let store = Arc::new(PeerStore(self.session().rendezvous(generation)?));
+        let store = Arc::new(PeerStore(self.session().rendezvous(assignment)?));
+        let silence = LEASES_OF_SILENCE * self.session().lease().max(SHORTEST_LEASE);
+        let patience = Patience { operation: COLLECTIVE_TIMEOUT, silence };
         let (prefix, rank, world) = (format!("generation-{generation}"), assignment.rank as usize, assignment.members.len());
-        let group = ProcessGroup::connect(store, &prefix, rank, world, &self.options.host, COLLECTIVE_TIMEOUT);
+        let group = ProcessGroup::connect(store, &prefix, rank, world, &self.options.host, patience);
         let group = group.map_err(|error| Error::with_source(Kind::Unavailable, format!("generation {generation}"), error))?;
         Ok(Some(group))
     }
@@ -355,7 +367,7 @@ impl Replica {
     /// Tells the coordinator that a collective failed, so that nobody goes on waiting.
     fn give_up(&mut self, assignment: &Assignment, error: &Error) -> Result<()> {
         tracing::info!(generation = assignment.generation, error = error.chain(), "this generation is over");
-        let told = self.session().fail(assignment.generation, &error.chain());
+        let told = self.session().fail(assignment, &error.chain());
         match told {
             Err(error) if error.kind() == Kind::Fenced => self.rejoin(&error),
             told => told,

@@ -12,12 +12,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use std::{env, fs, slice, thread};
 
-use forebay_c10d::{MemoryStore, ProcessGroup, Reducer, Store, clear_gradients, self_test};
+use forebay_c10d::{MemoryStore, Patience, ProcessGroup, Reducer, Store, clear_gradients, self_test};
 use tch::{Device, Kind, Tensor};
 
 use crate::store::FolderStore;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
+const PATIENCE: Patience = Patience { operation: TIMEOUT, silence: TIMEOUT };
 const HOST: &str = "127.0.0.1";
 
 /// One group at a time: their tests measure time.
@@ -103,7 +104,7 @@ fn rank_process() {
 
 /// Reduces until that fails, says so, and goes on with the ranks that the test names.
 fn reduce_until_told(store: &Arc<FolderStore>, rank: usize, world: usize) {
-    let group = ProcessGroup::connect(store.clone(), "first", rank, world, HOST, TIMEOUT).unwrap();
+    let group = ProcessGroup::connect(store.clone(), "first", rank, world, HOST, PATIENCE).unwrap();
     let handle = group.abort_handle();
     let watcher = {
         let store = store.clone();
@@ -131,7 +132,7 @@ fn reduce_until_told(store: &Arc<FolderStore>, rank: usize, world: usize) {
     drop(group);
     let survivors: Vec<usize> = numbers(&store.get("survivors").unwrap());
     let place = survivors.iter().position(|&survivor| survivor == rank).unwrap();
-    let again = ProcessGroup::connect(store.clone(), "second", place, survivors.len(), HOST, TIMEOUT).unwrap();
+    let again = ProcessGroup::connect(store.clone(), "second", place, survivors.len(), HOST, PATIENCE).unwrap();
     let sum = sum_of(&again, rank + 1).unwrap();
     store.set(&format!("sum-{rank}"), sum.to_string().as_bytes()).unwrap();
     leave_together(store, &survivors, rank);
@@ -155,7 +156,7 @@ fn sum_of(group: &ProcessGroup, value: usize) -> forebay_c10d::Result<f64> {
 
 /// Two layers, four micro-batches dealt to the ranks; the weights must be those of one process.
 fn train(store: &Arc<FolderStore>, rank: usize, world: usize) {
-    let group = ProcessGroup::connect(store.clone(), "train", rank, world, HOST, TIMEOUT).unwrap();
+    let group = ProcessGroup::connect(store.clone(), "train", rank, world, HOST, PATIENCE).unwrap();
     let weights = train_steps(&group, 5);
     store.set(&format!("weights-{rank}"), format!("{weights:?}").as_bytes()).unwrap();
     leave_together(store, &(0..world).collect::<Vec<_>>(), rank);
@@ -198,7 +199,7 @@ fn connect_without_the_last(store: &Arc<FolderStore>, rank: usize, world: usize)
         return;
     }
     store.set(&format!("connecting-{rank}"), b"").unwrap();
-    let error = ProcessGroup::connect(store.clone(), "half", rank, world, HOST, TIMEOUT).unwrap_err();
+    let error = ProcessGroup::connect(store.clone(), "half", rank, world, HOST, PATIENCE).unwrap_err();
     store.set(&format!("failed-{rank}"), error.to_string().as_bytes()).unwrap();
 }
 
@@ -207,7 +208,7 @@ fn connect_late(store: &Arc<FolderStore>, rank: usize, world: usize) {
     if rank + 1 == world {
         store.get("begin").unwrap();
     }
-    let connected = ProcessGroup::connect(store.clone(), "late", rank, world, HOST, TIMEOUT);
+    let connected = ProcessGroup::connect(store.clone(), "late", rank, world, HOST, PATIENCE);
     // Who had reached the dead one while it lived is connected, and learns of it from the first reduction.
     let error = connected.and_then(|group| sum_of(&group, 0)).unwrap_err();
     store.set(&format!("failed-{rank}"), error.to_string().as_bytes()).unwrap();
@@ -220,7 +221,7 @@ fn the_self_test_passes() {
 
 #[test]
 fn a_world_of_one_reduces_to_itself_and_ignores_a_late_abort() {
-    let group = ProcessGroup::connect(Arc::new(MemoryStore::default()), "one", 0, 1, HOST, TIMEOUT).unwrap();
+    let group = ProcessGroup::connect(Arc::new(MemoryStore::default()), "one", 0, 1, HOST, PATIENCE).unwrap();
     assert_eq!(sum_of(&group, 5).unwrap(), 5.0);
     let handle = group.abort_handle();
     handle.abort("first");
@@ -232,9 +233,9 @@ fn a_world_of_one_reduces_to_itself_and_ignores_a_late_abort() {
 
 #[test]
 fn wrong_ranks_and_tensors_are_refused_before_libtorch_sees_them() {
-    let error = ProcessGroup::connect(Arc::new(MemoryStore::default()), "x", 1, 1, HOST, TIMEOUT).unwrap_err().to_string();
+    let error = ProcessGroup::connect(Arc::new(MemoryStore::default()), "x", 1, 1, HOST, PATIENCE).unwrap_err().to_string();
     assert!(error.contains("rank 1 of 1"), "{error}");
-    let group = ProcessGroup::connect(Arc::new(MemoryStore::default()), "y", 0, 1, HOST, TIMEOUT).unwrap();
+    let group = ProcessGroup::connect(Arc::new(MemoryStore::default()), "y", 0, 1, HOST, PATIENCE).unwrap();
     let scattered = Tensor::zeros([4, 4], (Kind::Float, Device::Cpu)).transpose(0, 1);
     assert!(group.all_reduce_sum(&[scattered]).unwrap_err().to_string().contains("contiguous"));
     assert!(group.broadcast(&[], 1).unwrap_err().to_string().contains("root"));
@@ -244,7 +245,7 @@ fn wrong_ranks_and_tensors_are_refused_before_libtorch_sees_them() {
 
 #[test]
 fn an_unknown_host_is_an_error_that_names_it() {
-    let error = ProcessGroup::connect(Arc::new(MemoryStore::default()), "z", 0, 1, "no.such.host.invalid", TIMEOUT).unwrap_err();
+    let error = ProcessGroup::connect(Arc::new(MemoryStore::default()), "z", 0, 1, "no.such.host.invalid", PATIENCE).unwrap_err();
     assert!(error.to_string().contains("no.such.host.invalid"), "{error}");
 }
 
@@ -318,7 +319,7 @@ fn a_rendezvous_whose_peer_died_after_it_gave_its_address_ends_when_it_is_cancel
 
 #[test]
 fn the_gradient_does_not_depend_on_the_world_size() {
-    let alone = ProcessGroup::connect(Arc::new(MemoryStore::default()), "alone", 0, 1, HOST, TIMEOUT).unwrap();
+    let alone = ProcessGroup::connect(Arc::new(MemoryStore::default()), "alone", 0, 1, HOST, PATIENCE).unwrap();
     let expected = train_steps(&alone, 5);
     assert!(expected.iter().all(|norm| norm.is_finite()));
     for world in [2, 3] {

@@ -89,7 +89,7 @@ impl Group {
         self.fruitless = 0;
         let seated: Vec<u64> = running.members().collect();
         let last = self.state.step == self.settings.steps;
-        let joiner = self.members.iter().find(|(number, member)| member.ready.is_some() && !seated.contains(number));
+        let joiner = self.members.iter().find(|(number, member)| !seated.contains(number) && self.can_join(&seated, member));
         let regroup = last || joiner.is_some();
         let reason = joiner.map_or("all steps are committed".to_owned(), |(_, member)| format!("replica {} joins", member.identity.name));
         let due = last || self.state.step.is_multiple_of(self.settings.every_steps);

@@ -22,17 +22,28 @@ impl Group {
         } else {
             awaited.iter().all(|member| member.ready.is_some())
         };
-        if !gathered || ready.len() < self.settings.min_replicas.max(1) {
+        if !gathered {
             return;
         }
+        let states = ready.iter().filter_map(|(_, ready)| ready.have).chain(self.checkpoint);
+        let base = states.max_by_key(|state| state.step).unwrap_or_default();
+        // Those who have the state first: rank 0 sends it and writes checkpoints.
+        ready.sort_by_key(|(number, ready)| (ready.have != Some(base), *number));
+        let apart = self.set_apart(&mut ready);
+        if ready.len() < self.settings.min_replicas.max(1) {
+            return;
+        }
+        self.suspect(&apart, &ready, decisions);
         if self.fruitless >= MAX_FRUITLESS_GENERATIONS {
             let reason = format!("{} generations in a row committed no step; the last ended because: {}", self.fruitless, self.reason);
             decisions.push(Decision::Stuck { reason });
             return;
         }
-        let states = ready.iter().filter_map(|(_, ready)| ready.have).chain(self.checkpoint);
-        let base = states.max_by_key(|state| state.step).unwrap_or_default();
         let mut reason = self.reason.clone();
+        if !apart.is_empty() {
+            let names: Vec<String> = apart.iter().map(|&number| self.name(number)).collect();
+            reason = format!("{reason}; without {}: no connection to all of the others", names.join(", "));
+        }
         if base.step < self.state.step {
             reason = format!("{reason}; the state after step {} is lost, back to step {}", self.state.step, base.step);
         }
@@ -41,8 +52,6 @@ impl Group {
         self.generation += 1;
         self.line.begin(self.generation, base.step);
         self.fruitless += 1;
-        // Those who have the state first: rank 0 sends it and writes checkpoints.
-        ready.sort_by_key(|(number, ready)| (ready.have != Some(base), *number));
         let seats = self.seat(base, &ready);
         for (number, _) in &ready {
             if let Some(member) = self.members.get_mut(number) {

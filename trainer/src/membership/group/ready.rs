@@ -6,7 +6,7 @@ use super::{Decision, Group, Phase, Readiness, Seat};
 
 impl Group {
     pub(super) fn ready(&mut self, now_ms: u64, ready: Ready, decisions: &mut Vec<Decision>) {
-        let Ready { member, turn, have, held } = ready;
+        let Ready { member, turn, have, held, reached, unreached } = ready;
         let Some(asks) = self.members.get_mut(&member).filter(|member| member.turn <= turn) else { return };
         asks.turn = turn;
         if self.is_done() {
@@ -25,11 +25,14 @@ impl Group {
             }
             Some(_) | None => {}
         }
+        if !self.has_knocked(member, &reached, &unreached, decisions) {
+            return;
+        }
         let have = have.filter(|&state| self.is_of_the_run(state));
         if let Some(member) = self.members.get_mut(&member) {
             let since_ms = member.ready.as_ref().map_or(now_ms, |ready| ready.since_ms);
             let have = have.filter(|_| !member.diverged);
-            member.ready = Some(Readiness { since_ms, have, held });
+            member.ready = Some(Readiness { since_ms, have, held, unreached });
         }
         self.give_up_last_checkpoint(now_ms);
     }

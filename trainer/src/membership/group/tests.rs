@@ -11,14 +11,14 @@ const SETTINGS: Settings =
     Settings { micro_batches: 5, steps: STEPS, every_steps: 4, min_replicas: 2, expected: 2, gather_ms: 500, lease_ms: LEASE_MS };
 
 fn identity(name: &str) -> Identity {
-    Identity { name: name.to_owned(), host: "h".to_owned(), pid: 1, device: "cpu".to_owned() }
+    Identity { name: name.to_owned(), host: "h".to_owned(), pid: 1, device: "cpu".to_owned(), door: format!("{name}:1") }
 }
 
 /// A member asks for its place after generation `after`, with the state of `have` (generation, step) and these gradients.
 fn ready(member: u64, after: u64, have: Option<(u64, u64)>, held: &[u32]) -> Event {
     let have = have.map(|(generation, step)| Mark { step, generation });
     // Later questions are of later generations here.
-    Event::Ready(Ready { member, turn: after + 1, have, held: held.to_vec() })
+    Event::Ready(Ready { member, turn: after + 1, have, held: held.to_vec(), reached: vec![], unreached: vec![] })
 }
 
 /// Two members in generation 1, both at step 0.
@@ -275,7 +275,7 @@ fn a_slower_member_gets_less_within_20_steps_and_all_hear_of_it_together() {
 fn a_question_that_arrives_after_a_later_one_is_not_heard() {
     let (mut group, a, b) = two();
     group.apply(1, Event::Failed { member: a, generation: 1, reason: "x".to_owned() });
-    let old = group.apply(1, Event::Ready(Ready { member: b, turn: 0, have: None, held: vec![] }));
+    let old = group.apply(1, Event::Ready(Ready { member: b, turn: 0, have: None, held: vec![], reached: vec![], unreached: vec![] }));
     assert!(old.is_empty() && group.apply(1, ready(a, 1, Some((0, 0)), &[])).is_empty(), "b has not come yet");
     assert_eq!(places(&group.apply(1, ready(b, 1, Some((0, 0)), &[]))).len(), 2);
 }
@@ -308,4 +308,87 @@ fn a_new_coordinator_does_not_begin_anew_before_those_with_a_state_could_come() 
     let survivor = group.join(TAKE_OVER_MS - 1, identity("survivor"));
     let formed = group.apply(TAKE_OVER_MS - 1, ready(survivor, 0, Some((1, 7)), &[]));
     assert_eq!(places(&formed)[0].state.step, 7);
+}
+
+/// Three members in generation 1, at step 0.
+fn three(min_replicas: usize) -> (Group, [u64; 3]) {
+    let mut group = Group::new(Settings { min_replicas, expected: 3, ..SETTINGS }, History::default());
+    let members = ["a", "b", "c"].map(|name| group.join(0, identity(name)));
+    members.iter().for_each(|&member| drop(group.apply(0, ready(member, 0, None, &[]))));
+    assert_eq!(group.running(), Some(1));
+    (group, members)
+}
+
+/// The same, having knocked at doors.
+fn knocked(member: u64, after: u64, have: Option<(u64, u64)>, reached: &[&str], unreached: &[&str]) -> Event {
+    let Event::Ready(ready) = ready(member, after, have, &[]) else { panic!("a question") };
+    let doors = |doors: &[&str]| doors.iter().map(|&door| door.to_owned()).collect();
+    Event::Ready(Ready { reached: doors(reached), unreached: doors(unreached), ..ready })
+}
+
+fn cut_off(member: u64, after: u64, have: Option<(u64, u64)>, doors: &[&str]) -> Event {
+    knocked(member, after, have, &[], doors)
+}
+
+fn is_told_to_knock(decisions: &[Decision], whom: u64, at: &str) -> bool {
+    let told = |decision: &Decision| matches!(decision, Decision::Next { member, next: Next::Knock { doors } } if *member == whom && doors == &[at]);
+    decisions.iter().any(told)
+}
+
+fn seated(decisions: &[Decision]) -> Vec<u64> {
+    let seat = |decision: &Decision| match decision {
+        Decision::Next { member, next: Next::Train { .. } } => Some(*member),
+        _ => None,
+    };
+    decisions.iter().filter_map(seat).collect()
+}
+
+#[test]
+fn two_between_whom_a_line_is_cut_are_not_in_one_generation_and_the_other_comes_back_when_it_is_mended() {
+    let (mut group, [a, b, c]) = three(2);
+    let failed = |member| Event::Failed { member, generation: 1, reason: "nothing acknowledged".to_owned() };
+    group.apply(1, failed(a));
+    group.apply(1, cut_off(a, 1, Some((1, 0)), &["b:1"]));
+    group.apply(1, ready(c, 1, Some((1, 0)), &[]));
+    // The other side may not have noticed it.
+    let formed = group.apply(1, ready(b, 1, Some((1, 0)), &[]));
+    assert_eq!(seated(&formed), [a, c], "{formed:?}");
+    assert!(is_told_to_knock(&formed, b, "a:1"), "{formed:?}");
+    assert!(
+        formed.iter().any(|decision| matches!(decision, Decision::Formed { reason, .. } if reason.contains("without b"))),
+        "{formed:?}"
+    );
+    // As long as the line is cut, its asking ends nothing, nor while it has not knocked.
+    let again = group.apply(2, ready(b, 1, Some((1, 0)), &[]));
+    assert!(is_told_to_knock(&again, b, "a:1"), "{again:?}");
+    group.apply(2, cut_off(b, 1, Some((1, 0)), &["a:1"]));
+    group.apply(2, report(a, 2, 0, 0..3));
+    let committed = group.apply(2, report(c, 2, 0, 3..5));
+    assert!(
+        committed.iter().any(|decision| matches!(decision, Decision::Answer { verdict: Verdict::Committed { regroup: false, .. }, .. }))
+    );
+    group.apply(3, knocked(b, 1, Some((1, 0)), &["a:1"], &[]));
+    group.apply(3, report(a, 2, 1, 0..3));
+    let committed = group.apply(3, report(c, 2, 1, 3..5));
+    assert!(
+        committed.iter().any(|decision| matches!(decision, Decision::Answer { verdict: Verdict::Committed { regroup: true, .. }, .. }))
+    );
+    group.apply(4, ready(a, 2, Some((2, 2)), &[]));
+    assert_eq!(seated(&group.apply(4, ready(c, 2, Some((2, 2)), &[]))), [a, c, b]);
+}
+
+#[test]
+fn whoever_has_the_newest_state_stays_even_if_nobody_else_reaches_it() {
+    let (mut group, [a, b, c]) = three(1);
+    group.apply(1, report(a, 1, 0, 0..2));
+    group.apply(1, report(b, 1, 0, 2..4));
+    group.apply(1, report(c, 1, 0, 4..5));
+    assert_eq!(group.state().step, 1);
+    // Only c has heard of the commit and holds the state after it.
+    group.apply(2, Event::Failed { member: c, generation: 1, reason: "cut".to_owned() });
+    group.apply(2, cut_off(c, 1, Some((1, 1)), &["a:1", "b:1"]));
+    group.apply(2, ready(a, 1, None, &[]));
+    let formed = group.apply(2, ready(b, 1, None, &[]));
+    assert_eq!(seated(&formed), [c], "{formed:?}");
+    assert_eq!(group.state().step, 1, "no committed step is lost to a cut line");
 }

@@ -26,6 +26,8 @@ pub(super) struct Tally {
     pub(super) fenced: u64,
     /// Generations that began before a committed step.
     pub(super) fallbacks: u64,
+    /// Doors at which a replica knocked in vain.
+    pub(super) unreached: u64,
 }
 
 impl std::ops::AddAssign for Tally {
@@ -36,6 +38,7 @@ impl std::ops::AddAssign for Tally {
         let mine = [&mut self.cuts, &mut self.flips, &mut self.salvaged, &mut self.healed, &mut self.fenced, &mut self.fallbacks];
         let theirs = [other.cuts, other.flips, other.salvaged, other.healed, other.fenced, other.fallbacks];
         mine.into_iter().zip(theirs).for_each(|(mine, theirs)| *mine += theirs);
+        self.unreached += other.unreached;
     }
 }
 

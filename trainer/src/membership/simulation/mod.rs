@@ -54,5 +54,6 @@ fn whatever_fails_every_step_is_committed_once_from_the_same_state() {
     if wanted >= EVENTS {
         assert!(tally.kills > 0 && tally.freezes > 0 && tally.coordinators > 0 && tally.cuts > 0 && tally.flips > 0, "{tally:?}");
         assert!(tally.salvaged > 0 && tally.healed > 0 && tally.fenced > 0 && tally.fallbacks > 0, "{tally:?}");
+        assert!(tally.unreached > 0, "{tally:?}");
     }
 }

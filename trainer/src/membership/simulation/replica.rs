@@ -75,6 +75,18 @@ pub(super) struct Replica {
     gradient: Vec<Contribution>,
     sum: Vec<Contribution>,
     pub(super) deferred: Vec<Happening>,
+    /// Peers of a collective that failed by itself, and their lives.
+    doubted: Vec<(usize, u64)>,
+}
+
+/// The other way round.
+fn life(door: &str) -> Option<(usize, u64)> {
+    door.split_once('/').and_then(|(number, life)| Some((number.parse().ok()?, life.parse().ok()?)))
+}
+
+/// The name of a replica's life, and where it answers.
+fn door((number, incarnation): &(usize, u64)) -> String {
+    format!("{number}/{incarnation}")
 }
 
 impl Replica {
@@ -97,6 +109,7 @@ impl Replica {
             gradient: Vec::new(),
             sum: Vec::new(),
             deferred: Vec::new(),
+            doubted: Vec::new(),
         }
     }
 
@@ -138,8 +151,9 @@ impl World {
     fn join(&mut self, number: usize) {
         let replica = &mut self.replicas[number];
         (replica.member, replica.connected, replica.over, replica.place) = (None, false, 0, None);
-        let name = format!("{number}/{}", replica.incarnation);
-        let identity = Identity { name, host: String::new(), pid: 0, device: String::new() };
+        replica.doubted.clear();
+        let name = door(&(number, replica.incarnation));
+        let identity = Identity { door: name.clone(), name, host: String::new(), pid: 0, device: String::new() };
         let join = Join { protocol: PROTOCOL, identity, config_digest: self.run.digest() };
         self.ask(number, Purpose::Join, Request::Join(join));
     }
@@ -167,7 +181,16 @@ impl World {
         let turn = replica.turn;
         let (have, held) = (replica.progress.have(), replica.progress.indices());
         let Some(member) = replica.member else { return self.join(number) };
-        self.ask(number, Purpose::Place, Request::Ready(Ready { member, turn, have, held }));
+        let (reached, unreached) = self.knock(number);
+        self.ask(number, Purpose::Place, Request::Ready(Ready { member, turn, have, held, reached, unreached }));
+    }
+
+    /// Doors of doubted peers that answer, and those behind a cut line.
+    fn knock(&mut self, number: usize) -> (Vec<String>, Vec<String>) {
+        let cut = |(other, _): &(usize, u64)| self.cut(Node::Replica(number), Node::Replica(*other));
+        let (unreached, reached): (Vec<_>, Vec<_>) = self.replicas[number].doubted.iter().partition(|peer| cut(peer));
+        self.audit.tally.unreached += unreached.len() as u64;
+        (reached.iter().map(door).collect(), unreached.iter().map(door).collect())
     }
 
     /// What happens to a replica; a frozen one hears of it when it thaws.
@@ -212,6 +235,13 @@ impl World {
             if self.now - since > 2 * RESEND && !self.cut(Node::Replica(number), Node::Storage) {
                 self.replicas[number].target = self.newest_coordinator();
             }
+            let request = match request {
+                Request::Ready(ready) => {
+                    let (reached, unreached) = self.knock(number);
+                    Request::Ready(Ready { reached, unreached, ..ready })
+                }
+                request => request,
+            };
             self.pose(number, request, since);
         }
     }
@@ -272,8 +302,18 @@ impl World {
                 self.ask_for_place(number);
             }
             (Purpose::Place, Ok(Response::Next(next))) => match *next {
+                Next::Knock { doors } => {
+                    replica.doubted = doors.iter().filter_map(|door| life(door)).collect();
+                    let Some((_, request, since)) = replica.asking.clone() else { return };
+                    let Request::Ready(ready) = request else { return };
+                    let (reached, unreached) = self.knock(number);
+                    self.pose(number, Request::Ready(Ready { reached, unreached, ..ready }), since);
+                }
                 Next::Done => self.replicas[number].phase = Phase::Done,
-                Next::Train { assignment } => self.take_place(number, assignment),
+                Next::Train { assignment } => {
+                    replica.doubted.clear();
+                    self.take_place(number, assignment);
+                }
             },
             (Purpose::Verdict, Ok(Response::Verdict(verdict))) => {
                 let outcome = replica.progress.hear(verdict);
@@ -314,18 +354,19 @@ impl World {
             Restore::Peer { .. } => replica.weights = None,
             Restore::Current => {}
         }
-        let seat =
-            |identity: &Identity| identity.name.split_once('/').and_then(|(number, life)| Some((number.parse().ok()?, life.parse().ok()?)));
-        let seats: Vec<(usize, u64)> = assignment.members.iter().filter_map(seat).collect();
+        let seats: Vec<(usize, u64)> = assignment.members.iter().filter_map(|identity| life(&identity.door)).collect();
         let (generation, rank, weights) = (assignment.generation, assignment.rank, replica.weights);
         replica.place = Some(assignment);
         replica.phase = Phase::Connecting;
-        self.meshes.entry(generation).or_insert_with(|| Mesh { seats, broken: false, operations: HashMap::new() });
+        self.meshes.entry(generation).or_insert_with(|| Mesh { seats, broken: false, cut_since: None, operations: HashMap::new() });
         self.enter(number, generation, 0, rank, Payload::State(weights));
     }
 
     fn give_up(&mut self, number: usize) {
-        let replica = &self.replicas[number];
+        let replica = &mut self.replicas[number];
+        if replica.over < replica.generation() {
+            replica.doubted = self.meshes.get(&replica.generation()).map_or(Vec::new(), |mesh| mesh.seats.clone());
+        }
         let Some(member) = replica.member else { return self.join(number) };
         let fail = Fail { member, generation: replica.generation(), reason: "broken".to_owned() };
         self.ask(number, Purpose::Fail, Request::Fail(fail));

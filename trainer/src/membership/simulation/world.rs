@@ -81,6 +81,8 @@ impl Ord for Due {
 pub(super) struct Mesh {
     pub(super) seats: Vec<(usize, u64)>,
     pub(super) broken: bool,
+    /// A line between two of them is cut, as their operations have found.
+    pub(super) cut_since: Option<u64>,
     pub(super) operations: HashMap<u64, BTreeMap<u32, Payload>>,
 }
 
@@ -253,7 +255,9 @@ impl World {
                     2 => (nodes[0], nodes[2]),
                     _ => (nodes[0], Node::Replica(other)),
                 };
-                let until = self.now + self.below(3 * LEASE_MS * MS);
+                // The lease does not notice a line between two replicas, however long it is cut.
+                let longest = if matches!(b, Node::Replica(_)) { 20 * LEASE_MS * MS } else { 3 * LEASE_MS * MS };
+                let until = self.now + self.below(longest);
                 self.audit.tally.cuts += 1;
                 self.cuts.push((a, b, until));
                 self.cuts.retain(|&(_, _, until)| until > self.now);

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use forebay_c10d::{MemoryStore, ProcessGroup, Store};
+use forebay_c10d::{MemoryStore, Patience, ProcessGroup, Store};
 use forebay_schemas::settings::layered;
 use tch::Kind as Scalar;
 
@@ -11,6 +11,7 @@ use crate::model::Tokens;
 pub(crate) const TEXT: Task = Task::Text { vocabulary: 50, length: 8 };
 pub(crate) const PICTURES: Task = Task::Images { classes: 4 };
 
+const PATIENCE: Patience = Patience { operation: Duration::from_secs(20), silence: Duration::from_secs(20) };
 const GPT: &str = "kind='gpt'\nlayers=2\nheads=2\nwidth=32";
 const RESNET: &str = "kind='resnet'\ndepth=20\nimage_size=8";
 const VIT: &str = "kind='vit'\nlayers=2\nheads=2\nwidth=32\npatch=4\nimage_size=8";
@@ -171,7 +172,7 @@ fn on_ranks<T: Send + 'static, F: FnOnce() -> T + Send + 'static>(
         .map(|rank| {
             let store = store.clone();
             let connect = move || {
-                let connect = || ProcessGroup::connect(store.clone(), "g1", rank, world, "127.0.0.1", Duration::from_secs(20));
+                let connect = || ProcessGroup::connect(store.clone(), "g1", rank, world, "127.0.0.1", PATIENCE);
                 (world > 1).then(|| connect().expect("group"))
             };
             std::thread::spawn(make(rank, Box::new(connect)))
@@ -230,7 +231,7 @@ fn what_survivors_computed_counts_when_a_peer_dies_in_the_sum() {
             let later: Arc<dyn Store> = Arc::new(MemoryStore::default());
             let ended = on_ranks(3, |rank, group| {
                 let (task, told, later) = (task.clone(), later.clone(), later.clone());
-                let again = move |name| ProcessGroup::connect(later.clone(), name, rank, 2, "127.0.0.1", Duration::from_secs(20)).ok();
+                let again = move |name| ProcessGroup::connect(later.clone(), name, rank, 2, "127.0.0.1", PATIENCE).ok();
                 let owned = [vec![0], vec![1, 3], vec![2]][rank].clone();
                 move || {
                     let mut engine = Engine::new(&run(model, settings), &task, tested()).expect("engine");

@@ -8,6 +8,7 @@ mod batch_norm;
 mod gpt;
 mod initial;
 mod input;
+mod mlp;
 mod resnet;
 #[cfg(test)]
 mod tests;
@@ -125,9 +126,13 @@ pub fn build(architecture: &Architecture, task: &Task, seed: u64, device: Device
         (Architecture::Vit { layers, heads, width, patch, image_size }, Task::Images { classes }) => {
             Box::new(vit::Vit::new(vit::Shape::new(*layers, *heads, *width, *patch, *image_size, *classes), initial))
         }
-        (Architecture::Gpt { .. }, Task::Images { .. }) => return Err(mismatch("gpt", "images", "resnet or vit")),
+        (Architecture::Mlp { width, image_size }, Task::Images { classes }) => {
+            Box::new(mlp::Mlp::new(i64::from(*width), i64::from(*image_size), *classes, initial))
+        }
+        (Architecture::Gpt { .. }, Task::Images { .. }) => return Err(mismatch("gpt", "images", "resnet, vit or mlp")),
         (Architecture::Resnet { .. }, Task::Text { .. }) => return Err(mismatch("resnet", "text", "gpt")),
         (Architecture::Vit { .. }, Task::Text { .. }) => return Err(mismatch("vit", "text", "gpt")),
+        (Architecture::Mlp { .. }, Task::Text { .. }) => return Err(mismatch("mlp", "text", "gpt")),
     })
 }
 

@@ -40,6 +40,7 @@ fn parameter_names_are_unique() {
         (Architecture::Resnet { depth: 18, image_size: 32 }, PICTURES),
         (Architecture::Resnet { depth: 20, image_size: 32 }, PICTURES),
         (Architecture::Vit { layers: 2, heads: 2, width: 32, patch: 8, image_size: 32 }, PICTURES),
+        (Architecture::Mlp { width: 64, image_size: 32 }, PICTURES),
     ] {
         let model = build(&architecture, &task, 0, tested()).expect("model");
         let mut names: Vec<&str> = model.parameters().iter().chain(model.buffers()).map(|(name, _)| name.as_str()).collect();
@@ -68,6 +69,7 @@ fn a_fresh_model_knows_nothing() {
         (Architecture::Resnet { depth: 18, image_size: 32 }, PICTURES, 10.0),
         (Architecture::Resnet { depth: 20, image_size: 32 }, PICTURES, 10.0),
         (Architecture::Vit { layers: 2, heads: 2, width: 32, patch: 8, image_size: 32 }, PICTURES, 10.0),
+        (Architecture::Mlp { width: 64, image_size: 32 }, PICTURES, 10.0),
     ] {
         let model = build(&architecture, &task, 3, tested()).expect("model");
         let input = match task {

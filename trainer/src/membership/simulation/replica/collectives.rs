@@ -1,12 +1,15 @@
 //! What the members of a generation do together: the transfer of a state, sums of gradients, and a mesh that breaks.
 //!
 //! Operation 0 of a generation is the transfer, those after it are sums. Each ends for its members when all of them have
-//! brought their part, later or never where one is frozen or cut off; one that is dead breaks the mesh for all.
+//! brought their part, later where one is frozen or cut off; one that is dead, or cut off for long, breaks the mesh for all.
 
 use forebay_schemas::wire::Restore;
 
 use super::{Contribution, MS, Phase, Weights};
 use crate::membership::simulation::world::{Happening, Node, World};
+
+/// A connection breaks when nothing was acknowledged for so long.
+const SILENCE: u64 = 1_600 * MS;
 
 /// What a rank brings to a collective: its weights to the transfer, its gradients to a sum.
 #[derive(Clone, Debug)]
@@ -54,8 +57,16 @@ impl World {
         if seats.iter().any(dead) {
             return self.break_mesh(generation);
         }
+        let cut = |&(a, _): &(usize, u64)| seats.iter().any(|&(b, _)| self.cut(Node::Replica(a), Node::Replica(b)));
+        let cut = seats.iter().any(cut);
         if hangs {
-            let incarnation = replica.incarnation;
+            let (incarnation, now) = (replica.incarnation, self.now);
+            let mesh = self.meshes.get_mut(&generation).expect("a mesh");
+            if !cut {
+                mesh.cut_since = None;
+            } else if now - *mesh.cut_since.get_or_insert(now) > SILENCE {
+                return self.break_mesh(generation);
+            }
             return self.schedule(20 * MS, Happening::Collective { replica: number, incarnation, generation, operation });
         }
         let payloads: Vec<Payload> = mesh.operations[&operation].values().cloned().collect();
