@@ -137,7 +137,7 @@ impl Replica {
         engine::set_threads(wanted.into_iter().find(|&threads| threads > 0).unwrap_or(1));
 
         let (source, loader, checkpoints) = runtime.block_on(async {
-            let source = Source::open(&info.dataset).await?;
+            let source = Source::open(&info.dataset, &info.run).await?;
             let loader = source.training(&info.run).await?;
             let checkpoints = Checkpoints::open(&info.run.checkpoints, &info.run.name).await?;
             Ok::<_, Error>((source, loader, checkpoints))
