@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use clap::Args;
+use forebay_loader::{Transform, pin};
 use forebay_schemas::checkpoint::DatasetVersionRef;
 use forebay_schemas::dataset::DatasetManifest;
 use forebay_schemas::run::Run;
@@ -85,16 +86,22 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    /// Resolves the dataset version, opens the checkpoints, and makes `batch.epochs` steps. A run that has begun keeps its own
-    /// version.
+    /// Resolves the dataset version and the tokenizer, opens the checkpoints, and makes `batch.epochs` steps. A run that has begun
+    /// keeps its own version.
     pub(crate) async fn open(run: &mut Run) -> Result<Self> {
-        let (manifest, mut dataset) = resolve(&run.dataset, &run.version).await?;
+        pin(run).await?;
+        let (opened, manifest, mut dataset) = resolve(&run.dataset, &run.version).await?;
         for mixed in &run.mixture {
-            dataset.mixed.push(resolve(&mixed.dataset, &mixed.version).await?.1);
+            dataset.mixed.push(resolve(&mixed.dataset, &mixed.version).await?.2);
         }
         let checkpoints = Checkpoints::open(&run.checkpoints, &run.name).await?;
+        let began = began_with(&checkpoints).await?;
+        if began.is_none() {
+            // What no replica could begin with is said once, here.
+            Transform::training(run, &opened, &manifest).await?;
+        }
         if run.batch.epochs > 0 {
-            let version = began_with(&checkpoints).await?.unwrap_or_else(|| dataset.clone());
+            let version = began.unwrap_or_else(|| dataset.clone());
             run.batch.steps = crate::loader::steps(run, &version).await?;
             run.batch.epochs = 0;
         }
@@ -125,10 +132,10 @@ impl Opened {
     }
 }
 
-async fn resolve(url: &str, version: &str) -> Result<(DatasetManifest, DatasetVersionRef)> {
+async fn resolve(url: &str, version: &str) -> Result<(Dataset, DatasetManifest, DatasetVersionRef)> {
     let dataset = Dataset::open(url).await?;
     let manifest = dataset.resolve(&version.parse::<VersionSpec>()?).await?;
     let url = dataset.location().url().to_string();
     let named = DatasetVersionRef { url, version: manifest.version, identity: manifest.identity(), mixed: Vec::new() };
-    Ok((manifest, named))
+    Ok((dataset, manifest, named))
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use forebay_loader::{
-    BenchOptions, BenchReport, Counts, Draw, Loader as Stream, Ordering, Plan, Sourced, StreamOptions, Transform, resolve,
+    BenchOptions, BenchReport, Counts, Draw, Loader as Stream, Ordering, Plan, Sourced, StreamOptions, Transform, pin, resolve,
 };
 use forebay_schemas::checkpoint::DatasetVersionRef;
 use forebay_schemas::dataset::DatasetManifest;
@@ -83,14 +83,14 @@ impl Loader {
     pub(crate) fn run(self) -> Result<()> {
         match self.action {
             Action::Plan { settings, step, steps, replicas, json } => {
-                let Some(run) = settings.run()? else { return Ok(()) };
-                plan(&run, step, steps, replicas, json)
+                let Some(mut run) = settings.run()? else { return Ok(()) };
+                plan(&mut run, step, steps, replicas, json)
             }
             Action::Bench { settings, step, steps, pace, threads, copy, bare, json } => {
-                let Some(run) = settings.run()? else { return Ok(()) };
+                let Some(mut run) = settings.run()? else { return Ok(()) };
                 let micro_batches = steps.saturating_mul(run.batch.micro_batches.into());
                 let options = BenchOptions { first_step: step, micro_batches, pace: Duration::from_millis(pace), copy, bare };
-                bench(&run, options, threads, json)
+                bench(&mut run, options, threads, json)
             }
         }
     }
@@ -189,8 +189,9 @@ impl SourceLine {
     }
 }
 
-fn plan(run: &Run, step: u64, steps: u64, replicas: u32, json: bool) -> Result<()> {
+fn plan(run: &mut Run, step: u64, steps: u64, replicas: u32, json: bool) -> Result<()> {
     let runtime = runtime()?;
+    runtime.block_on(pin(run))?;
     let opened = runtime.block_on(open(run))?;
     let plan = runtime.block_on(resolve(&sourced(&opened), TRAIN, &Ordering::of(run)))?.plan;
     let sources: Vec<SourceLine> = (0..).zip(&opened).map(|(number, opened)| SourceLine::new(number, opened, &plan, step)).collect();
@@ -234,11 +235,12 @@ fn rows(draws: &[Draw], sources: u32) -> String {
     draws.iter().map(row).collect::<Vec<_>>().join(" ")
 }
 
-fn bench(run: &Run, options: BenchOptions, threads: usize, json: bool) -> Result<()> {
+fn bench(run: &mut Run, options: BenchOptions, threads: usize, json: bool) -> Result<()> {
     let runtime = runtime()?;
+    runtime.block_on(pin(run))?;
     let opened = runtime.block_on(open(run))?;
     let first = opened.first().context("a run reads a dataset")?;
-    let transform = Transform::training(run, &first.manifest)?;
+    let transform = runtime.block_on(Transform::training(run, &first.dataset, &first.manifest))?;
     let loader = runtime.block_on(Stream::open(&sourced(&opened), TRAIN, &Ordering::of(run), transform, &run.loader))?;
     let stream = StreamOptions { threads, prefetch_bytes: run.loader.prefetch.0, corrupt_samples: run.loader.corrupt_samples };
     let report = forebay_loader::bench(&loader, runtime.handle().clone(), options, stream)?;

@@ -96,6 +96,78 @@ fn any_number_of_replicas_sees_the_same_samples_and_ends_at_the_same_loss() {
 }
 
 #[test]
+fn hidden_tokens_are_the_same_for_any_number_of_replicas() {
+    let lake = Lake::new();
+    lake.json(&["ingest", "pipeline.toml", "--set", "tokenizer.mask=true"]);
+    let train = |name: &str, replicas: &str, settings: &[&str]| {
+        let set: Vec<String> = settings.iter().map(|setting| format!("--set={setting}")).collect();
+        let name = format!("--set=name={name}");
+        let set = set.iter().map(String::as_str);
+        lake.json(&["train", "run.toml", "--replicas", replicas, &name].into_iter().chain(set).collect::<Vec<_>>())["samples_digest"]
+            .clone()
+    };
+    let spans = ["augment.spans.density=0.25", "augment.spans.mean_length=2.0"];
+    let alone = train("alone", "1", &spans);
+    assert_eq!(train("together", "3", &spans), alone);
+    let (loss, other) = (validation_loss(&lake, "alone"), validation_loss(&lake, "together"));
+    assert!((loss - other).abs() < 1e-3, "{loss} {other}");
+    // What is fed is another thing than without, and than with what is hidden alone scored.
+    assert_ne!(train("plain", "1", &[]), alone);
+    assert_ne!(train("gaps", "1", &[&spans[..], &["augment.spans.scored=hidden"]].concat()), alone);
+    for (first, second) in [("alone", "plain"), ("alone", "gaps")] {
+        assert!((validation_loss(&lake, first) - validation_loss(&lake, second)).abs() > 1e-3, "{first} and {second} learnt the same");
+    }
+    let report = std::fs::read_to_string(lake.path("lake/runs/alone/report.html")).expect("report");
+    assert!(report.contains("What samples were waited for") && report.contains("collate"), "the account of waits");
+
+    lake.json(&["ingest", "pipeline.toml", "--set", "dataset=lake/unmasked"]);
+    let unmasked = ["run.toml", "--set", "dataset=lake/unmasked", "--set", "name=x", "--set", "augment.spans.density=0.1"];
+    for verb in [&["train"][..], &["loader", "bench"]] {
+        let error = lake.error(2, &[verb, &unmasked].concat());
+        assert!(error.contains("`augment.spans`") && error.contains("tokenizer.mask = true"), "{error}");
+    }
+}
+
+#[test]
+fn documents_become_tokens_on_the_way_and_a_model_learns_and_speaks() {
+    let lake = ingested();
+    lake.json(&["ingest", "pipeline.toml", "--set", "dataset=lake/documents", "--set", "output=documents"]);
+    let shown = lake.json(&["dataset", "show", "lake/code"]);
+    let tokenizer = lake.path("lake/code").join(shown["tokenizer"]["object"]["path"].as_str().expect("path"));
+    std::fs::copy(tokenizer, lake.path("tokenizer.json")).expect("tokenizer");
+    let tokenizing = "[tokenizer]\nfile = 'tokenizer.json'\nsequence_length = 64\n";
+    lake.write("documents.toml", support::RUN.replace("lake/code", "lake/documents") + tokenizing);
+    let train = |name: &str, replicas: &str| {
+        let name = format!("--set=name={name}");
+        lake.json(&["train", "documents.toml", "--replicas", replicas, "--set=batch.steps=150", &name])
+    };
+    let (alone, together) = (train("alone", "1"), train("together", "3"));
+    assert_eq!((&alone["samples_digest"], &alone["samples"]), (&together["samples_digest"], &2_400.into()));
+    let evaluated = lake.json(&["eval", "lake/runs", "alone"]);
+    let loss = evaluated["loss"].as_f64().expect("loss");
+    assert!(loss < f64::from(512).ln() - 1.0, "{loss} nats, of a model that knows nothing {:.1}", f64::from(512).ln());
+    assert!((loss - validation_loss(&lake, "together")).abs() < 1e-3);
+    let spoken = lake.json(&["generate", "lake/runs", "alone", "--prompt", "pub fn ", "--tokens", "4"]);
+    assert!(spoken["text"].as_str().is_some_and(|text| text.starts_with("pub fn ")), "{spoken}");
+    let bench = lake.json(&["loader", "bench", "documents.toml", "--steps", "20"]);
+    assert!(bench["work"]["decode"].as_f64().is_some_and(|seconds| seconds > 0.0) && bench["samples"] == 320, "{bench}");
+    let plan = |set: &str| lake.json(&["loader", "plan", "documents.toml", "--set", set])["micro_batches"][0].clone();
+    let (first, other) = (plan("seed=7"), plan("tokenizer.sequence_length=32"));
+    assert!(first["samples"] == other["samples"] && first["digest"] != other["digest"], "{first} {other}");
+
+    let bench = |arguments: &[&str]| lake.error(2, &[&["loader", "bench", "documents.toml"], arguments].concat());
+    assert!(bench(&["--set", "tokenizer.file=none.json"]).contains("setting `tokenizer.file`: found no `none.json`"));
+    assert!(bench(&["--set", "dataset=lake/code"]).contains("expected a dataset of documents"));
+    let error = lake.error(2, &["loader", "bench", "run.toml", "--set", "dataset=lake/documents"]);
+    assert!(error.contains("`tokenizer.file`"), "{error}");
+    // A run goes on with the tokenizer that it began with, or not at all.
+    let text = std::fs::read_to_string(lake.path("tokenizer.json")).expect("tokenizer");
+    lake.write("tokenizer.json", format!("{text} "));
+    let error = lake.error(2, &["train", "documents.toml", "--set=name=alone", "--set=batch.steps=151"]);
+    assert!(error.contains("alone"), "{error}");
+}
+
+#[test]
 fn a_killed_and_a_frozen_replica_cost_no_step_and_no_sample() {
     let lake = ingested();
     let long = ["--set", "batch.steps=600", "--set", "checkpoint.every_steps=50"];

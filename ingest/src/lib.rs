@@ -20,13 +20,11 @@ mod source;
 mod splitmix;
 mod stage;
 mod tables;
-mod tokenizer;
 
 pub use dedup::Reject;
 pub use error::{Error, Kind, Result};
 pub use plan::{Ingested, Options, Outcome, ingest};
 pub use progress::{Progress, Silent, Unit};
-pub use tokenizer::encode::Encoder;
 
 #[cfg(test)]
 mod tests;

@@ -27,9 +27,8 @@ use crate::error::{Error, Kind, Result};
 use crate::progress::{Progress, Unit};
 use crate::report;
 use crate::shard::{self, Kept, Target};
-use crate::source::{self, Source, TaskSize, read};
+use crate::source::{self, Source, TaskSize, named, read};
 use crate::stage::Stage;
-use crate::tokenizer;
 
 /// How to ingest.
 #[derive(Clone, Copy, Debug, Default)]
@@ -150,6 +149,12 @@ fn attempt(job: &str) -> String {
 }
 
 /// Loads the cleaner on a thread that may block while it fetches lists and models.
+/// The bytes of a given `tokenizer.json`.
+async fn tokenizer_file(file: &str) -> Result<Bytes> {
+    let failed = |reason| Error::new(Kind::Invalid, format!("setting `tokenizer.file`: reading `{file}` failed: {reason}"));
+    named::read(file).await.map_err(failed)
+}
+
 async fn cleaner(pipeline: &Pipeline, engine: &Engine) -> Result<Cleaner> {
     let (pipeline, io) = (pipeline.clone(), engine.io().clone());
     let load =
@@ -196,7 +201,7 @@ impl<'a> Job<'a> {
         let engine = Engine::start(&pipeline.limits)?;
         let modality = pipeline.source.modality;
         let given = match &pipeline.tokenizer.file {
-            Some(file) if modality == Modality::Text && pipeline.output == Output::Tokens => Some(tokenizer::read(file).await?),
+            Some(file) if modality == Modality::Text && pipeline.output == Output::Tokens => Some(tokenizer_file(file).await?),
             _ => None,
         };
         let cleaner = Arc::new(cleaner(pipeline, &engine).await?);

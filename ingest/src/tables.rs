@@ -9,6 +9,7 @@ use forebay_schemas::dataset::{Modality, ObjectRef, Statistics, TableRef, Tokeni
 use forebay_schemas::id::Digest;
 use forebay_schemas::pipeline::Output;
 use forebay_schemas::record::{INDEX, RECORDS, TRAIN, VALIDATION};
+use forebay_tokens::{Encoder, Tokenizer};
 
 use crate::dedup::Fate;
 use crate::error::{Error, Kind, Result};
@@ -19,7 +20,6 @@ use crate::shard::index::Entries;
 use crate::shard::text::{Before, Cut, Packed};
 use crate::shard::{self, Kept, Target};
 use crate::stage::Stage;
-use crate::tokenizer::{self, encode::Encoder};
 
 /// The tables of a version and what was measured on the way.
 pub(crate) struct Made {
@@ -116,8 +116,9 @@ impl Job<'_> {
         clock: &mut Clock,
     ) -> Result<Splits> {
         let (json, origin) = self.tokenizer_json(kept).await?;
-        let (tokenizer, end) = tokenizer::load(&json, &origin)?;
-        let vocabulary = tokenizer::vocabulary(&tokenizer);
+        let tokenizer = Tokenizer::from_json(&json);
+        let tokenizer = tokenizer.map_err(|error| Error::with_source(Kind::Invalid, format!("tokenizer `{origin}`"), error))?;
+        let (vocabulary, end) = (tokenizer.vocabulary(), tokenizer.end_of_document());
         let object = self.dataset.put_object(json, ".tokenizer.json").await?;
         *reference = Some(TokenizerRef { object, vocabulary, end_of_document: end });
         clock.lap("tokenizer");
@@ -136,7 +137,7 @@ impl Job<'_> {
             let cutout = amend::sequences(kept, fate, end, target).await?;
             let mut before = Before { pieces: cutout.left, revived: Vec::new() };
             for (id, text) in revived.of(fate) {
-                let tokens = encoder.encode(text)?;
+                let tokens = encoder.encode(text).map_err(|error| Error::internal("a record that is kept again", error))?;
                 revived_tokens.insert(*id, tokens.len() as u64);
                 before.revived.push((id.as_u64(), tokens));
             }
@@ -176,8 +177,10 @@ impl Job<'_> {
         self.progress.stage("tokenizer", Some(settings.sample.0), Unit::Bytes);
         let sample = shard::text::sample(kept, settings.sample.0).await?;
         self.progress.advance(sample.iter().map(|text| text.len() as u64).sum());
-        let vocabulary = settings.vocabulary;
-        let trained = self.engine.run(async move { tokenizer::train(&sample, vocabulary) }).await?;
+        let (vocabulary, mask) = (settings.vocabulary, settings.mask);
+        let train =
+            async move { forebay_tokens::train(&sample, vocabulary, mask).map_err(|error| Error::internal("the tokenizer", error)) };
+        let trained = self.engine.run(train).await?;
         Ok((Bytes::from(trained), "trained".to_owned()))
     }
 

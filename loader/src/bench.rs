@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use forebay_schemas::Digest;
+use forebay_schemas::{Digest, Waits};
 use serde::Serialize;
 use tokio::runtime::Handle;
 
@@ -12,7 +12,6 @@ use crate::cache::Counts;
 use crate::error::Result;
 use crate::loader::Loader;
 use crate::prefetch::{StreamOptions, Work};
-use crate::stall::Waits;
 
 /// How a measurement is made.
 #[derive(Clone, Copy, Debug, Default)]

@@ -45,6 +45,14 @@ pub enum Error {
         /// Why it failed.
         source: forebay_store::Error,
     },
+    /// Something beside the rows cannot be read.
+    #[error("{what}")]
+    Read {
+        /// What.
+        what: String,
+        /// Why not.
+        source: forebay_store::Error,
+    },
     /// A defect, or the runtime is shutting down.
     #[error("{0}")]
     Internal(String),
@@ -60,7 +68,7 @@ impl Error {
             Self::Invalid(_) => Kind::Invalid,
             Self::Corrupt { .. } => Kind::Corrupt,
             Self::Internal(_) => Kind::Internal,
-            Self::Store { source, .. } => match source.kind() {
+            Self::Store { source, .. } | Self::Read { source, .. } => match source.kind() {
                 forebay_store::Kind::Invalid => Kind::Invalid,
                 forebay_store::Kind::NotFound => Kind::NotFound,
                 forebay_store::Kind::Unavailable => Kind::Unavailable,

@@ -13,7 +13,6 @@ pub mod loader;
 pub mod plan;
 pub mod prefetch;
 pub mod sources;
-pub mod stall;
 
 mod augment;
 mod cache;
@@ -23,8 +22,9 @@ mod machine;
 mod quarantine;
 #[cfg(test)]
 mod simulation;
+mod stall;
 
-pub use batch::{Arena, Batch, Documents, MicroBatch, Numbers, Replaced, Transform};
+pub use batch::{Arena, Batch, Documents, Masked, Masking, MicroBatch, Numbers, Replaced, Transform, pin};
 pub use bench::{Bare, BenchOptions, BenchReport, bench};
 pub use cache::Counts;
 pub use error::{Error, Kind, Result};
@@ -32,4 +32,3 @@ pub use loader::Loader;
 pub use plan::{Draw, MicroBatchPlan, Plan};
 pub use prefetch::{Sequential, Stopper, Stream, StreamOptions, Work};
 pub use sources::{Ordering, Resolved, Sourced, resolve};
-pub use stall::Waits;

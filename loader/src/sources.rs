@@ -46,13 +46,15 @@ pub struct Ordering {
     pub micro_batch_size: u32,
     /// How far rows are moved.
     pub shuffle: run::Shuffle,
+    /// Names what is made of text beyond what its rows hold ([`Run::text_digest`]); it moves no row.
+    pub text: Option<Digest>,
 }
 
 impl Ordering {
     /// That of a training run.
     pub fn of(run: &Run) -> Self {
         let run::Batch { micro_batches, micro_batch_size, .. } = run.batch;
-        Self { seed: run.seed, micro_batches, micro_batch_size, shuffle: run.shuffle.clone() }
+        Self { seed: run.seed, micro_batches, micro_batch_size, shuffle: run.shuffle.clone(), text: run.text_digest() }
     }
 }
 
@@ -91,7 +93,7 @@ pub(crate) async fn watched(sources: &[Sourced<'_>], split: &str, ordering: &Ord
         });
         tables.push(open);
     }
-    let plan = Plan::new(&planned, ordering.seed, ordering.micro_batches, ordering.micro_batch_size)?;
+    let plan = Plan::of_text(&planned, ordering.seed, ordering.micro_batches, ordering.micro_batch_size, ordering.text)?;
     Ok(Resolved { plan, tables })
 }
 
@@ -190,10 +192,10 @@ fn shuffle(settings: &run::Shuffle, manifest: &DatasetManifest) -> Shuffle {
 
 /// About the bytes of a stored training row.
 fn row_bytes(manifest: &DatasetManifest) -> u64 {
-    let bytes = match manifest.modality {
-        Modality::Text => u64::from(manifest.statistics.sequence_length.unwrap_or(1023)) * 4 + 4,
-        Modality::Images => {
-            // Place n counts pictures of 2ⁿ to 2ⁿ⁺¹ - 1 bytes; one and a half times 2ⁿ stands for them.
+    let bytes = match (manifest.modality, manifest.statistics.sequence_length) {
+        (Modality::Text, Some(length)) => u64::from(length) * 4 + 4,
+        _ => {
+            // Place n counts records of 2ⁿ to 2ⁿ⁺¹ - 1 bytes (characters of documents); one and a half times 2ⁿ stands for them.
             let sizes = manifest.statistics.sizes.iter().zip(0u32..63);
             let (sum, count) = sizes
                 .fold((0u128, 0u128), |(sum, count), (many, n)| (sum + u128::from(*many) * (3u128 << n) / 2, count + u128::from(*many)));

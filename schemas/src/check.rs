@@ -15,7 +15,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 /// Name of the column of checks.
 pub const CHECK: &str = "check";
 
-/// The schema with a column of checks, if it is one of token sequences or of images; any other as it is.
+/// The schema with a column of checks, if it is one of samples (token sequences, documents, images); any other as it is.
 pub fn checked(schema: SchemaRef) -> SchemaRef {
     if !is_fed(&schema) || schema.field_with_name(CHECK).is_ok() {
         return schema;
@@ -25,7 +25,7 @@ pub fn checked(schema: SchemaRef) -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
-/// The rows with their checks, if they are token sequences or images; any others as they are.
+/// The rows with their checks, if they are samples; any others as they are.
 pub fn with_checks(rows: RecordBatch) -> Result<RecordBatch, ArrowError> {
     let Some(checks) = checks(&rows).filter(|_| rows.column_by_name(CHECK).is_none()) else { return Ok(rows) };
     let mut columns = rows.columns().to_vec();
@@ -42,12 +42,13 @@ pub fn unfit(rows: &RecordBatch) -> Option<Vec<usize>> {
 }
 
 fn is_fed(schema: &Schema) -> bool {
-    [["tokens", "starts"], ["bytes", "label"]].iter().any(|columns| columns.iter().all(|column| schema.field_with_name(column).is_ok()))
+    let samples = [&["tokens", "starts"][..], &["text"], &["bytes", "label"]];
+    samples.iter().any(|columns| columns.iter().all(|column| schema.field_with_name(column).is_ok()))
 }
 
 /// The check of every row, none for one that is null; none at all where these are no samples.
 fn checks(rows: &RecordBatch) -> Option<Vec<Option<u64>>> {
-    sequences(rows).or_else(|| images(rows))
+    sequences(rows).or_else(|| documents(rows)).or_else(|| images(rows))
 }
 
 fn sequences(rows: &RecordBatch) -> Option<Vec<Option<u64>>> {
@@ -67,6 +68,14 @@ fn sequences(rows: &RecordBatch) -> Option<Vec<Option<u64>>> {
     Some((0..rows.num_rows()).map(row).collect())
 }
 
+fn documents(rows: &RecordBatch) -> Option<Vec<Option<u64>>> {
+    let texts = rows.column_by_name("text")?.as_string_opt::<i64>()?;
+    // As bytes: what a damaged file gives need not be text.
+    let (bytes, offsets) = (texts.values().as_slice(), texts.value_offsets());
+    let row = |row: usize| texts.is_valid(row).then(|| xxh3_64(&bytes[offsets[row] as usize..offsets[row + 1] as usize]));
+    Some((0..rows.num_rows()).map(row).collect())
+}
+
 fn images(rows: &RecordBatch) -> Option<Vec<Option<u64>>> {
     let bytes = rows.column_by_name("bytes")?.as_binary_opt::<i64>()?;
     let labels = rows.column_by_name("label")?.as_primitive_opt::<UInt32Type>()?;
@@ -79,7 +88,7 @@ fn images(rows: &RecordBatch) -> Option<Vec<Option<u64>>> {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{ArrayRef, FixedSizeListArray, LargeBinaryArray, ListArray, UInt32Array};
+    use arrow::array::{ArrayRef, FixedSizeListArray, LargeBinaryArray, LargeStringArray, ListArray, UInt32Array};
     use arrow::buffer::OffsetBuffer;
     use proptest::prelude::*;
 
@@ -102,6 +111,11 @@ mod tests {
         RecordBatch::try_from_iter([("bytes", bytes), ("label", labels)]).expect("rows")
     }
 
+    fn texts(texts: &[String]) -> RecordBatch {
+        let texts: ArrayRef = Arc::new(LargeStringArray::from_iter_values(texts));
+        RecordBatch::try_from_iter([("text", texts)]).expect("rows")
+    }
+
     /// The same rows with the checks of others.
     fn disguised(rows: RecordBatch, as_those_of: &RecordBatch) -> RecordBatch {
         let mut columns = rows.columns().to_vec();
@@ -116,6 +130,8 @@ mod tests {
         assert_eq!(unfit(&rows.slice(1, 2)), Some(vec![]));
         let rows = with_checks(pictures(&[vec![1, 2], vec![], vec![3]])).expect("rows");
         assert_eq!((unfit(&rows.slice(1, 2)), rows.num_columns()), (Some(vec![]), 3));
+        let documents = with_checks(texts(&["a".to_owned(), String::new(), "größe".to_owned()])).expect("rows");
+        assert_eq!((unfit(&documents.slice(1, 2)), documents.num_columns()), (Some(vec![]), 2));
         let labels = rows.project(&[1]).expect("labels");
         assert_eq!((with_checks(labels.clone()).expect("rows").num_columns(), unfit(&labels)), (1, None));
         assert_eq!(checked(labels.schema()), labels.schema());
@@ -126,6 +142,7 @@ mod tests {
         let of = |rows: RecordBatch| checks(&rows).expect("checks")[0];
         assert_eq!(of(tokens(1, vec![1, 2, 3, 4], vec![0])), Some(13_442_739_291_010_519_228));
         assert_eq!(of(pictures(&[b"forebay".to_vec()])), Some(4_004_894_171_484_014_469));
+        assert_eq!(of(texts(&["forebay".to_owned()])), Some(xxh3_64(b"forebay")));
     }
 
     proptest! {
@@ -139,6 +156,11 @@ mod tests {
             let mut starts = vec![0, 2, 1];
             starts[row] ^= 1 << bit;
             prop_assert_eq!(unfit(&disguised(tokens(3, ids, starts), &written)), Some(vec![row]));
+            let written = with_checks(texts(&["abcd".to_owned(), "efgh".to_owned(), "ijkl".to_owned()])).expect("rows");
+            let mut changed = ["abcd", "efgh", "ijkl"].map(|text| text.as_bytes().to_vec());
+            changed[row][place] ^= 1 << (bit % 7);
+            let changed = changed.map(|text| String::from_utf8(text).expect("ASCII"));
+            prop_assert_eq!(unfit(&disguised(texts(&changed), &written)), Some(vec![row]));
             let bytes = vec![vec![7, 8, 9, 10], vec![1, 2, 3, 4], vec![5, 6, 7, 8]];
             let written = with_checks(pictures(&bytes)).expect("rows");
             let mut changed = bytes;

@@ -41,7 +41,7 @@ pub struct DatasetManifest {
     pub rows_digest: RowsDigest,
     /// Tables by name: `train`, `validation` and `records`.
     pub tables: BTreeMap<String, TableRef>,
-    /// The tokenizer that made the tokens; text only.
+    /// The tokenizer that made the tokens; none of documents and images.
     pub tokenizer: Option<TokenizerRef>,
     /// What was measured over the training rows.
     pub statistics: Statistics,
@@ -80,7 +80,7 @@ impl DatasetManifest {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Modality {
-    /// Packed token sequences, [`crate::record::sequences`].
+    /// Packed token sequences, [`crate::record::sequences`], or documents, [`crate::record::documents`].
     Text,
     /// Encoded images with a label, [`crate::record::images`].
     Images,

@@ -4,6 +4,7 @@
 //! order in which rows are added. Deliberately absent: secret keys; these identify, they do not authenticate.
 
 use std::fmt;
+use std::hash::Hasher;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -137,6 +138,24 @@ impl RowsDigest {
             chunk.copy_from_slice(&lane.to_le_bytes());
         }
         bytes
+    }
+}
+
+/// A hasher of keys that are hashes already.
+#[derive(Default)]
+pub struct Already(u64);
+
+impl Hasher for Already {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = xxhash_rust::xxh3::xxh3_64_with_seed(bytes, self.0);
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
     }
 }
 

@@ -14,7 +14,9 @@ pub mod record;
 pub mod run;
 pub mod settings;
 pub mod units;
+pub mod waits;
 pub mod wire;
 
 pub use id::{Digest, RowsDigest};
 pub use position::Position;
+pub use waits::Waits;

@@ -254,13 +254,16 @@ pub struct Tokenizer {
     pub file: Option<String>,
     /// Token ids of a trained tokenizer, the end-of-document token included.
     pub vocabulary: u32,
+    /// A trained tokenizer has `<|mask|>`, which stands for tokens that a run hides (`augment.spans`).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub mask: bool,
     /// Bytes of kept text that a tokenizer is trained on.
     pub sample: ByteSize,
 }
 
 impl Default for Tokenizer {
     fn default() -> Self {
-        Self { file: None, vocabulary: 4096, sample: ByteSize(8 << 20) }
+        Self { file: None, vocabulary: 4096, mask: false, sample: ByteSize(8 << 20) }
     }
 }
 
@@ -324,6 +327,8 @@ impl Pipeline {
         self.dedup.repeats.validate("dedup.repeats")?;
         check("split.validation", self.split.validation, (0.0..=0.5).contains(&self.split.validation), "0 to 0.5")?;
         check("tokenizer.vocabulary", self.tokenizer.vocabulary, (257..=1 << 20).contains(&self.tokenizer.vocabulary), "257 to 1048576")?;
+        let mask = self.tokenizer.mask;
+        check("tokenizer.mask", mask, !mask || self.tokenizer.file.is_none(), "false beside `tokenizer.file`, which has its own tokens")?;
         check("tokenizer.sample", self.tokenizer.sample, self.tokenizer.sample.0 >= 1 << 10, "at least 1KiB")?;
         check("pack.sequence_length", self.pack.sequence_length, (8..=1 << 20).contains(&self.pack.sequence_length), "8 to 1048576")?;
         check("limits.memory", self.limits.memory, self.limits.memory.0 >= 128 << 20, "at least 128MiB")?;

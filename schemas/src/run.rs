@@ -10,8 +10,10 @@ use crate::settings::{Invalid, check};
 use crate::units::Millis;
 
 mod reading;
+mod text;
 
 pub use reading::{Cache, Loading, Mixed, Shuffle, Weight};
+pub use text::{Scored, Spans, Tokenizing};
 
 /// A training run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -51,9 +53,12 @@ pub struct Run {
     /// Optimizer and schedule.
     #[serde(default)]
     pub optimizer: Optimizer,
-    /// Images only: random augmentation of training samples.
+    /// Random augmentation of training samples.
     #[serde(default)]
     pub augment: Augment,
+    /// Of a dataset of documents: by what they become tokens on the way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<Tokenizing>,
     /// How replicas fetch samples.
     #[serde(default)]
     pub loader: Loading,
@@ -227,7 +232,7 @@ impl Default for Optimizer {
     }
 }
 
-/// Random augmentation of training images, drawn by (seed, source, epoch, row).
+/// Random augmentation of training samples, drawn by (seed, source, epoch, row): of text `spans`, of images all else.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Augment {
@@ -245,11 +250,15 @@ pub struct Augment {
     pub saturation: f64,
     /// Hue is turned by at most this share of the circle either way, in 0 to 0.5.
     pub hue: f64,
+    /// Hides spans of tokens from the model; none hides nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spans: Option<Spans>,
 }
 
 impl Default for Augment {
     fn default() -> Self {
-        Self { min_crop_area: 0.35, flip: 0.5, max_rotation_degrees: 10.0, brightness: 0.0, contrast: 0.0, saturation: 0.0, hue: 0.0 }
+        let (min_crop_area, flip, max_rotation_degrees) = (0.35, 0.5, 10.0);
+        Self { min_crop_area, flip, max_rotation_degrees, brightness: 0.0, contrast: 0.0, saturation: 0.0, hue: 0.0, spans: None }
     }
 }
 
@@ -334,6 +343,8 @@ impl Run {
             check(&format!("augment.{key}"), strength, (0.0..=16.0).contains(&strength), "0 to 16")?;
         }
         check("augment.hue", augment.hue, (0.0..=0.5).contains(&augment.hue), "0 to 0.5")?;
+        augment.spans.as_ref().map_or(Ok(()), |spans| spans.validate("augment.spans"))?;
+        self.tokenizer.as_ref().map_or(Ok(()), |tokenizer| tokenizer.validate("tokenizer"))?;
         check("checkpoint.every_steps", self.checkpoint.every_steps, self.checkpoint.every_steps > 0, "at least 1")?;
         check("elastic.lease", self.elastic.lease, (200..=600_000).contains(&self.elastic.lease.0), "200ms to 10m")?;
         check("elastic.gather", self.elastic.gather, self.elastic.gather.0 <= 600_000, "at most 10m")?;
@@ -356,11 +367,19 @@ impl Run {
         for mixed in &mut deciding.mixture {
             (mixed.dataset, mixed.version) = (String::new(), String::new());
         }
+        if let Some(tokenizer) = &mut deciding.tokenizer {
+            tokenizer.file = String::new();
+        }
         deciding.loader = Loading::default();
         deciding.checkpoint = Checkpointing::default();
         let threads = if self.reduce == Reduce::Strict { self.elastic.threads } else { 0 };
         deciding.elastic = Elastic { threads, ..Elastic::default() };
         Digest::of(serde_json::to_string(&deciding).unwrap_or_default().as_bytes())
+    }
+
+    /// Digest of what decides the tokens of a sample beside its row; none where they are those of the row.
+    pub fn text_digest(&self) -> Option<Digest> {
+        text::digest(self.tokenizer.as_ref(), self.augment.spans.as_ref())
     }
 
     /// Samples in a step, K × B.
@@ -489,6 +508,29 @@ mod tests {
             (&["batch.epochs=1"], "setting `batch.epochs`: found 1, expected 0 beside `batch.steps`: give one of them"),
         ] {
             assert_eq!(read(overrides).expect_err("refused"), expected);
+        }
+    }
+
+    #[test]
+    fn where_a_tokenizer_lies_decides_nothing_and_what_it_is_does() {
+        let of = |overrides: &[&str]| {
+            let run = read(&[&["tokenizer.file=a.json"], overrides].concat()).expect("run");
+            (run.digest(), run.text_digest())
+        };
+        let one = format!("tokenizer.sha256='{}'", "1".repeat(64));
+        assert_eq!(of(&[&one]), of(&["tokenizer.file=b.json", &one]));
+        for other in ["tokenizer.sequence_length=512", "augment.spans.density=0.3", "augment.spans.scored=hidden"] {
+            let (first, second) = (of(&[&one]), of(&[&one, other]));
+            assert!(first.0 != second.0 && first.1 != second.1, "{other}");
+        }
+        assert_eq!(read(&["augment.flip=0.1"]).expect("run").text_digest(), None);
+        for (setting, expected) in [
+            ("tokenizer.sha256='AB'", "64 lower-case hexadecimal digits"),
+            ("augment.spans.density=1.0", "above 0, below 1"),
+            ("augment.spans.mean_length=0.5", "1 to 1000000"),
+        ] {
+            let error = read(&["tokenizer.file=a.json", setting]).expect_err("refused");
+            assert!(error.contains(expected), "{error}");
         }
     }
 

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::{CheckpointManifest, DatasetVersionRef};
 use crate::id::Digest;
 use crate::run::Run;
+use crate::waits::Waits;
 
 /// Version of the protocol; both sides must speak the same.
 pub const PROTOCOL: u32 = 3;
@@ -235,6 +236,9 @@ pub struct MicroBatchReport {
 pub struct Timings {
     /// Waiting for the loader.
     pub data: f64,
+    /// The same by what was waited for.
+    #[serde(default)]
+    pub waits: Waits,
     /// Forward and backward passes.
     pub compute: f64,
     /// Waiting for the all-reduce after the last gradient was ready.
@@ -439,7 +443,7 @@ mod tests {
         check(
             &Finish { member: 3, generation: 2, step: 9, micro_batches, state: zero, timings: Timings::default() },
             &format!(
-                r#"{{"member":3,"generation":2,"step":9,"micro_batches":[{{"index":1,"loss":0.5,"samples":"{ZERO}"}}],"state":"{ZERO}","timings":{{"data":0.0,"compute":0.0,"reduce":0.0,"commit":0.0,"apply":0.0}}}}"#
+                r#"{{"member":3,"generation":2,"step":9,"micro_batches":[{{"index":1,"loss":0.5,"samples":"{ZERO}"}}],"state":"{ZERO}","timings":{{"data":0.0,"waits":{{"request":0.0,"bandwidth":0.0,"decompress":0.0,"queue":0.0,"decode":0.0,"augment":0.0,"collate":0.0,"wake":0.0,"copy":0.0}},"compute":0.0,"reduce":0.0,"commit":0.0,"apply":0.0}}}}"#
             ),
         );
     }

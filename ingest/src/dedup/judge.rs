@@ -8,11 +8,11 @@
 //! of one component is held, beyond a limit in a temporary file.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::BuildHasherDefault;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 
-use forebay_schemas::id::Digest;
+use forebay_schemas::id::{Already, Digest};
 
 use crate::error::{Error, Kind, Result};
 
@@ -157,22 +157,6 @@ impl Held {
 
 fn spilling(error: io::Error) -> Error {
     Error::with_source(Kind::Unavailable, "temporary files of the near-duplicate search failed", error)
-}
-
-/// Keys that are hashes already.
-#[derive(Default)]
-pub(crate) struct Already(u64);
-
-impl Hasher for Already {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-    fn write(&mut self, bytes: &[u8]) {
-        self.0 = xxhash_rust::xxh3::xxh3_64_with_seed(bytes, self.0);
-    }
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
-    }
 }
 
 #[cfg(test)]

@@ -11,13 +11,12 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{SchemaRef, UInt32Type};
 use forebay_schemas::dataset::{CleanedTask, DatasetManifest};
-use forebay_schemas::id::Digest;
+use forebay_schemas::id::{Already, Digest};
 use forebay_schemas::record::INDEX;
 use forebay_store::{Dataset, Table};
 use futures::TryStreamExt;
 use tokio::runtime::Handle;
 
-use super::judge::Already;
 use super::{Fate, Likeness, digest, text_at};
 use crate::error::{Error, Kind, Result};
 use crate::stage::{Part, Stage};

@@ -10,16 +10,15 @@ use datafusion::prelude::{col, lit};
 use forebay_schemas::dataset::TableRef;
 use forebay_schemas::pipeline::PackMethod;
 use forebay_schemas::record;
+use forebay_tokens::{Encoder, Tokenizer};
 use futures::{StreamExt, TryStreamExt};
-use tokenizers::Tokenizer;
 
 use super::amend::Piece;
 use super::pack::Packer;
 use super::{Batches, Kept, Target, fate_function, in_order, session, table_name, with_fate};
 use crate::dedup::{Fate, digest};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::stage::{ORDINAL, Part, Stage};
-use crate::tokenizer::encode::Encoder;
 
 const ROWS_AT_A_TIME: usize = 1024;
 
@@ -209,7 +208,8 @@ fn encode_column(texts: &ArrayRef, width: usize, encoder: &mut Encoder) -> Resul
     let mut bytes = Vec::new();
     for row in 0..texts.len() {
         bytes.clear();
-        for id in encoder.encode(if texts.is_valid(row) { texts.value(row) } else { "" })? {
+        let ids = encoder.encode(if texts.is_valid(row) { texts.value(row) } else { "" });
+        for id in ids.map_err(|error| Error::internal("a record", error))? {
             bytes.extend_from_slice(&id.to_le_bytes()[..width]);
         }
         tokens.append_value(&bytes);

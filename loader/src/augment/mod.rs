@@ -1,4 +1,5 @@
-//! Which part of a picture a sample shows: random for training, the centre for validation.
+//! Which part of a picture or a document a sample shows: random for training, the centre or the beginning for validation. What of
+//! text is hidden is in [`tokens`].
 //!
 //! Crop, horizontal flip, rotation and resize are one affine map from the sample's pixels to the picture's, so a picture
 //! is resampled once, however many of them there are; [`Renderer`] does it and normalises on the way, and changes its
@@ -10,11 +11,13 @@ mod format;
 mod jitter;
 mod philox;
 mod render;
+mod tokens;
 
 pub(crate) use format::{Brain, Byte, Format, Half, Single};
 pub(crate) use jitter::Jitter;
 pub(crate) use philox::Draws;
 pub(crate) use render::{Normalise, Renderer, Sample};
+pub(crate) use tokens::{hide, span_draws, window, window_draws};
 
 use forebay_schemas::run::Augment;
 

@@ -41,6 +41,11 @@ impl Draws {
         f64::from(word) / 4_294_967_296.0
     }
 
+    /// True `k` times of `n`.
+    pub(crate) fn chance(&mut self, k: usize, n: usize) -> bool {
+        self.unit() * (n as f64) < k as f64
+    }
+
     /// Uniform in `low`…`high`.
     pub(crate) fn between(&mut self, low: f64, high: f64) -> f64 {
         low + (high - low) * self.unit()

@@ -112,6 +112,14 @@ impl<T: ArrowNativeType> Clone for Arena<T> {
     }
 }
 
+impl<T: ArrowNativeType> From<&[T]> for Arena<T> {
+    fn from(numbers: &[T]) -> Self {
+        let mut buffer = MutableBuffer::with_capacity(size_of_val(numbers));
+        buffer.extend_from_slice(numbers);
+        Self { buffer, pool: None, out: None, kind: PhantomData }
+    }
+}
+
 impl<T: ArrowNativeType> PartialEq for Arena<T> {
     fn eq(&self, other: &Self) -> bool {
         **self == **other

@@ -6,68 +6,21 @@
 mod arena;
 mod documents;
 mod recipe;
+mod sequences;
+mod transform;
 
 use std::sync::Arc;
 
 use forebay_schemas::Digest;
-use forebay_schemas::dataset::{DatasetManifest, Modality};
-use forebay_schemas::run::{Augment, Model, Pixels, Run};
+use forebay_schemas::run::Pixels;
 use serde::Serialize;
 
-use crate::error::{Error, Result};
+use crate::error::Error;
 pub use arena::Arena;
 pub(crate) use arena::{Out, Pool};
 pub use documents::Documents;
 pub(crate) use recipe::{Ingredients, Made, Recipe, Scratch};
-
-/// What becomes of the rows.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Transform {
-    /// Packed token sequences, as they are.
-    Tokens,
-    /// Images are decoded, turned upright, cropped, resized and normalised.
-    Images {
-        /// Side of the square sample, in pixels.
-        size: u32,
-        /// Mean of each channel, in 0…1, which becomes 0.
-        mean: [f64; 3],
-        /// Standard deviation of each channel, which becomes 1.
-        std: [f64; 3],
-        /// How a batch holds its pixels; as bytes they are not normalised.
-        format: Pixels,
-        /// Random crop, flip, rotation and colours; none shows the centre.
-        augment: Option<Augment>,
-    },
-}
-
-impl Transform {
-    /// What a training run makes of its dataset: the model's input size, the statistics that ingest measured, the run's
-    /// augmentation. `Invalid` if the model is for another kind of samples, or nothing was measured.
-    pub fn training(run: &Run, manifest: &DatasetManifest) -> Result<Self> {
-        let size = match (&run.model, manifest.modality) {
-            (Model::Gpt { .. }, Modality::Text) => return Ok(Self::Tokens),
-            (Model::Resnet { image_size, .. } | Model::Vit { image_size, .. } | Model::Mlp { image_size, .. }, Modality::Images) => {
-                *image_size
-            }
-            (Model::Gpt { .. }, found) => return Err(unfit(found, "Text for a gpt")),
-            (Model::Resnet { .. } | Model::Vit { .. } | Model::Mlp { .. }, found) => {
-                return Err(unfit(found, "Images for a resnet, vit or mlp"));
-            }
-        };
-        let statistics = manifest.statistics.channel_mean.zip(manifest.statistics.channel_std);
-        let (mean, std) = statistics.ok_or_else(|| {
-            Error::Invalid(format!(
-                "dataset version {}: found no channel mean and std, expected those of its training pixels",
-                manifest.version
-            ))
-        })?;
-        Ok(Self::Images { size, mean, std, format: run.batch.pixels, augment: Some(run.augment.clone()) })
-    }
-}
-
-fn unfit(found: Modality, expected: &str) -> Error {
-    Error::Invalid(format!("dataset: found modality {found:?}, expected {expected}"))
-}
+pub use transform::{Masking, Transform, pin};
 
 /// Samples side by side in one buffer.
 #[derive(Clone, Debug, PartialEq)]
@@ -78,6 +31,8 @@ pub enum Batch {
         ids: Arena<u32>,
         /// Where the documents of each sample begin.
         documents: Documents,
+        /// What the model does not see; none where all of it is shown.
+        masked: Option<Masked>,
         /// Number of samples.
         samples: usize,
         /// Ids in a sample less one.
@@ -94,6 +49,15 @@ pub enum Batch {
         /// Side in pixels.
         size: usize,
     },
+}
+
+/// Token sequences of which some tokens are hidden: the targets are those of [`Batch::Tokens::ids`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Masked {
+    /// Shape `[samples, length]`: the inputs, with the mask token in place of those that are hidden.
+    pub inputs: Arena<u32>,
+    /// Shape `[samples, length]`: whether the target of an input counts for the loss. A first token and filling never do.
+    pub scored: Vec<bool>,
 }
 
 impl Batch {
@@ -115,7 +79,10 @@ impl Batch {
     /// Counts its memory as being with the consumer, until it is dropped.
     pub(crate) fn hand_out(&mut self, out: &Arc<Out>) {
         match self {
-            Self::Tokens { ids, .. } => ids.hand_out(out),
+            Self::Tokens { ids, masked, .. } => {
+                ids.hand_out(out);
+                masked.iter_mut().for_each(|masked| masked.inputs.hand_out(out));
+            }
             Self::Images { pixels, .. } => match pixels {
                 Numbers::F32(numbers) => numbers.hand_out(out),
                 Numbers::Bf16(numbers) | Numbers::F16(numbers) => numbers.hand_out(out),
@@ -126,11 +93,11 @@ impl Batch {
 
     /// Size of the buffers.
     pub fn bytes(&self) -> u64 {
-        let labels = match self {
-            Self::Tokens { .. } => 0,
+        let beside = match self {
+            Self::Tokens { masked, .. } => masked.as_ref().map_or(0, |masked| masked.inputs.as_bytes().len() + masked.scored.len()),
             Self::Images { labels, .. } => size_of_val(labels.as_slice()),
         };
-        (self.as_bytes().len() + labels) as u64
+        (self.as_bytes().len() + beside) as u64
     }
 }
 

@@ -10,10 +10,13 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{SchemaRef, UInt32Type};
 use forebay_schemas::dataset::Modality;
 use forebay_schemas::run::{Augment, Pixels};
+use forebay_tokens::Encoder;
 
-use super::{Batch, Documents, Numbers, Pool, Replaced, Transform};
+use super::sequences::Text;
+use super::transform::unfit;
+use super::{Batch, Numbers, Pool, Replaced, Transform};
 use crate::augment::{Brain, Byte, Draws, Format, Half, Jitter, Normalise, Renderer, Sample, Single, View};
-use crate::decode::{Images, Sequences, sequence_width};
+use crate::decode::{Images, check_documents, sequence_width};
 use crate::error::{Error, Result};
 use crate::plan::Draw;
 use crate::stall::Work;
@@ -22,13 +25,13 @@ use crate::stall::Work;
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Recipe {
     split: String,
-    seed: u64,
+    pub(super) seed: u64,
     kind: Kind,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 enum Kind {
-    Tokens { width: usize, end: Option<u32> },
+    Tokens(Text),
     Images { size: u32, normalise: Normalise, format: Pixels, augment: Option<Augment> },
 }
 
@@ -44,7 +47,7 @@ pub(crate) struct Ingredients<'a> {
 
 impl Ingredients<'_> {
     /// Refuses a sample whose row is not what was written.
-    fn check(&self, place: usize) -> std::result::Result<(), String> {
+    pub(super) fn check(&self, place: usize) -> std::result::Result<(), String> {
         let draw = &self.draws[place];
         match self.unfit.contains(&(draw.source, draw.row)) {
             true => Err("its bytes do not fit the check that was written with them".to_owned()),
@@ -56,7 +59,9 @@ impl Ingredients<'_> {
 /// What a worker keeps from one batch to the next.
 #[derive(Default)]
 pub(crate) struct Scratch {
-    pool: Pool,
+    pub(super) pool: Pool,
+    /// Made with the first document; the words that it remembers, at most 24 MiB, are beside the bound of prefetching.
+    pub(super) encoder: Option<Encoder>,
     images: Images,
     renderer: Renderer,
 }
@@ -92,17 +97,25 @@ impl Recipe {
         transform: &Transform,
     ) -> Result<Self> {
         let kind = match (transform, modality) {
-            (Transform::Tokens, Modality::Text) => {
+            (Transform::Tokens { masking }, Modality::Text) => {
                 let width = sequence_width(schema).map_err(|reason| Error::Invalid(format!("split `{split}`: {reason}")))?;
-                Kind::Tokens { width, end }
+                Kind::Tokens(Text { width, end, tokenizer: None, random: false, masking: masking.clone() })
+            }
+            (Transform::Documents { tokenizer, length, masking }, Modality::Text) => {
+                check_documents(schema).map_err(|reason| Error::Invalid(format!("split `{split}`: {reason}")))?;
+                if *length == 0 {
+                    return Err(Error::Invalid("length of samples: found 0 tokens, expected at least 1".to_owned()));
+                }
+                let (width, end) = (*length as usize + 1, Some(tokenizer.end_of_document()));
+                Kind::Tokens(Text { width, end, tokenizer: Some(tokenizer.clone()), random: true, masking: masking.clone() })
             }
             (Transform::Images { size, mean, std, format, augment }, Modality::Images) => {
                 check_images(*size, mean, std)?;
                 let normalise = if *format == Pixels::U8 { Normalise::NONE } else { Normalise::new(*mean, *std) };
                 Kind::Images { size: *size, normalise, format: *format, augment: augment.clone() }
             }
-            (Transform::Tokens, found) => return Err(super::unfit(found, "Text for token batches")),
-            (Transform::Images { .. }, found) => return Err(super::unfit(found, "Images for image batches")),
+            (Transform::Tokens { .. } | Transform::Documents { .. }, found) => return Err(unfit(found, "Text for token batches")),
+            (Transform::Images { .. }, found) => return Err(unfit(found, "Images for image batches")),
         };
         Ok(Self { split: split.to_owned(), seed, kind })
     }
@@ -110,8 +123,9 @@ impl Recipe {
     /// The same without augmentation.
     pub(crate) fn plain(&self) -> Self {
         let mut plain = self.clone();
-        if let Kind::Images { augment, .. } = &mut plain.kind {
-            *augment = None;
+        match &mut plain.kind {
+            Kind::Tokens(text) => (text.random, text.masking) = (false, None),
+            Kind::Images { augment, .. } => *augment = None,
         }
         plain
     }
@@ -123,31 +137,36 @@ impl Recipe {
 
     /// The columns to read.
     pub(crate) fn columns(&self) -> &'static [&'static str] {
-        match self.kind {
-            Kind::Tokens { .. } => &["tokens", "starts"],
+        match &self.kind {
+            Kind::Tokens(text) if text.tokenizer.is_some() => &["text"],
+            Kind::Tokens(_) => &["tokens", "starts"],
             Kind::Images { .. } => &["bytes", "label"],
         }
     }
 
-    /// The bytes of a stored row, guessed for images until some were read.
+    /// The bytes of a stored row, guessed for images and documents until some were read.
     pub(crate) fn row_bytes(&self) -> u64 {
-        match self.kind {
-            Kind::Tokens { width, .. } => 4 * width as u64 + 12,
+        match &self.kind {
+            Kind::Tokens(text) if text.tokenizer.is_some() => 4 << 10,
+            Kind::Tokens(text) => 4 * text.width as u64 + 12,
             Kind::Images { .. } => 16 << 10,
         }
     }
 
     /// The bytes of a finished batch.
     pub(crate) fn batch_bytes(&self, samples: usize) -> u64 {
-        let sample = match self.kind {
-            Kind::Tokens { width, .. } => 4 * width as u64,
+        let sample = match &self.kind {
+            Kind::Tokens(text) => {
+                let masked = if text.masking.is_some() { 5 * (text.width as u64 - 1) } else { 0 };
+                4 * text.width as u64 + masked
+            }
             Kind::Images { size, format, .. } => {
                 let bytes = match format {
                     Pixels::F32 => 4,
                     Pixels::Bf16 | Pixels::F16 => 2,
                     Pixels::U8 => 1,
                 };
-                3 * bytes * u64::from(size) * u64::from(size) + 8
+                3 * bytes * u64::from(*size) * u64::from(*size) + 8
             }
         };
         sample * samples as u64
@@ -156,7 +175,7 @@ impl Recipe {
     /// Makes a batch; none if `stopped` says so between two samples.
     pub(crate) fn make(&self, from: &Ingredients<'_>, scratch: &mut Scratch, stopped: &dyn Fn() -> bool) -> Result<Option<Made>> {
         match &self.kind {
-            Kind::Tokens { width, end } => self.tokens(*width, *end, from, &scratch.pool).map(Some),
+            Kind::Tokens(text) => self.sequences(text, from, scratch, stopped),
             Kind::Images { size, format, .. } => {
                 let mut pixels = Numbers::take(&scratch.pool, *format, 3 * *size as usize * *size as usize * from.draws.len());
                 let made = match &mut pixels {
@@ -173,35 +192,6 @@ impl Recipe {
                 Ok(made?.map(whole))
             }
         }
-    }
-
-    fn tokens(&self, width: usize, end: Option<u32>, from: &Ingredients<'_>, pool: &Pool) -> Result<Made> {
-        let began = Instant::now();
-        let samples = from.draws.len();
-        let pieces: Vec<_> = from.rows.iter().map(|rows| Sequences::of(rows, width)).collect();
-        let row = |of: usize| {
-            from.check(of)?;
-            let (piece, place) = from.places[of];
-            let row = pieces.get(piece as usize).and_then(|piece| piece.as_ref()?.row(place as usize));
-            row.ok_or_else(|| format!("tokens: found none, expected {width} ids"))
-        };
-        let (mut ids, mut documents) = (pool.take::<u32>(width * samples), Documents::with_capacity(samples));
-        let mut put = |of: usize, out: &mut [u32]| {
-            let (tokens, starts) = row(of)?;
-            let places = || format!("starts of documents: found {starts:?}, expected places in the row, ascending, below {width}");
-            documents.push(tokens, starts, end).then_some(()).ok_or_else(places)?;
-            out.copy_from_slice(tokens);
-            Ok::<(), String>(())
-        };
-        let mut replaced = Vec::new();
-        for (place, out) in ids.chunks_exact_mut(width).enumerate() {
-            let Err(reason) = put(place, out) else { continue };
-            let mut further = (1..samples).map(|further| (place + further) % samples);
-            let by = further.find(|by| put(*by, out).is_ok());
-            replaced.push(self.replaced(from, place, reason, by)?);
-        }
-        let batch = Batch::Tokens { ids, documents, samples, length: width - 1 };
-        Ok(Made { batch, replaced, work: Work { collate: began.elapsed(), ..Work::default() } })
     }
 
     /// Renders all samples into `pixels`; none if it was stopped.
@@ -276,7 +266,7 @@ impl Recipe {
     }
 
     /// What is said of a sample in whose place is another; an error where there is none.
-    fn replaced(&self, from: &Ingredients<'_>, place: usize, reason: String, by: Option<usize>) -> Result<Replaced> {
+    pub(super) fn replaced(&self, from: &Ingredients<'_>, place: usize, reason: String, by: Option<usize>) -> Result<Replaced> {
         let Draw { source, row, .. } = from.draws[place];
         match by {
             Some(by) => Ok(Replaced { place: place as u32, source, row, by: by as u32, reason }),

@@ -114,6 +114,12 @@ impl Plan {
     ///
     /// `Invalid` if there is nothing to feed, or the weights are no weights.
     pub fn new(sources: &[Source], seed: u64, micro_batches: u32, micro_batch_size: u32) -> Result<Self> {
+        Self::of_text(sources, seed, micro_batches, micro_batch_size, None)
+    }
+
+    /// The same order where more than the rows decides the samples, which `text` names: a tokenizer, spans that are hidden. It
+    /// moves no row, but digests tell it.
+    pub fn of_text(sources: &[Source], seed: u64, micro_batches: u32, micro_batch_size: u32, text: Option<Digest>) -> Result<Self> {
         for (name, found) in [("micro-batches in a step", micro_batches), ("samples in a micro-batch", micro_batch_size)] {
             if found == 0 {
                 return Err(Error::Invalid(format!("order of samples: found 0 {name}, expected at least 1")));
@@ -122,7 +128,7 @@ impl Plan {
         let schedules: Vec<Schedule> = sources.iter().map(|source| source.weight.clone()).collect();
         let mixture = Mixture::new(&schedules, u64::from(micro_batches) * u64::from(micro_batch_size))?;
         let orders: Result<Vec<_>> = sources.iter().map(|source| Ok((source.order(seed)?, source.selection.clone()))).collect();
-        let identity = identity(sources);
+        let identity = identity(sources, text);
         Ok(Self { inner: Arc::new(Inner { identity, seed, micro_batches, micro_batch_size, sources: orders?, mixture }) })
     }
 
@@ -152,7 +158,7 @@ impl Plan {
     }
 
     /// What is read: the identity of the only version if there is no filter, otherwise a digest of all versions, what
-    /// their filters left, and the weights.
+    /// their filters left, and the weights; and of what is made of text where its rows do not say it.
     pub fn identity(&self) -> Digest {
         self.inner.identity
     }
@@ -292,7 +298,12 @@ impl Source {
     }
 }
 
-fn identity(sources: &[Source]) -> Digest {
+fn identity(sources: &[Source], text: Option<Digest>) -> Digest {
+    let rows = identity_of_rows(sources);
+    text.map_or(rows, |text| Digest::of_parts([b"forebay text 1", &rows.as_bytes()[..], text.as_bytes()]))
+}
+
+fn identity_of_rows(sources: &[Source]) -> Digest {
     if let [only] = sources
         && only.selection.is_none()
     {

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use forebay_schemas::Waits;
 use serde::Serialize;
 use tokio::runtime::Handle;
 
@@ -24,7 +25,7 @@ use crate::batch::{Batch, MicroBatch, Recipe};
 use crate::error::{Error, Result};
 use crate::fetch::Fetch;
 use crate::quarantine::Quarantine;
-use crate::stall::{Meter, Waits};
+use crate::stall::Meter;
 use queue::{Queue, work};
 
 /// How much a stream may do ahead of its consumer.
@@ -197,7 +198,7 @@ impl Stream {
                     return Some(Err(self.end(one.clone().into_error(self.queue.recipe.split()))));
                 }
                 self.corrupt_left -= replaced;
-                self.waits.charge(from, to, &passage);
+                passage.charge(&mut self.waits, from, to);
                 self.next += 1;
                 Some(Ok(micro_batch))
             }

@@ -115,7 +115,7 @@ impl Bed {
         let (sender, begun) = mpsc::channel();
         let shuffle = Shuffle { block_rows: 128, window_blocks: 128 };
         let plan = Plan::new(&[Source::whole(Digest::of(b"bed"), rows.num_rows() as u64, shuffle)], 11, k, b).expect("plan");
-        let modality = if matches!(transform, Transform::Tokens) { Modality::Text } else { Modality::Images };
+        let modality = if matches!(transform, Transform::Tokens { .. }) { Modality::Text } else { Modality::Images };
         let recipe = Recipe::new("train", 11, (modality, None), &rows.schema(), transform).expect("recipe");
         let runtime = Builder::new_multi_thread().worker_threads(1).build().expect("runtime");
         let table = Arc::new(Memory { rows, gate: Semaphore::new(1), reads: AtomicU64::new(0), fail_at, begun: sender });
@@ -123,7 +123,7 @@ impl Bed {
     }
 
     fn tokens(rows: u32, k: u32, b: u32) -> Self {
-        Self::new(sequences(rows), k, b, &Transform::Tokens, None)
+        Self::new(sequences(rows), k, b, &Transform::Tokens { masking: None }, None)
     }
 
     /// Reads wait from now on until the gate is opened.
@@ -153,7 +153,7 @@ fn all(mut stream: Stream) -> Vec<MicroBatch> {
 
 /// The rows that a batch of tokens holds, checked id by id.
 fn rows_of(batch: &Batch) -> Vec<u64> {
-    let Batch::Tokens { ids, documents, samples, length } = batch else { panic!("expected tokens, found {batch:?}") };
+    let Batch::Tokens { ids, documents, samples, length, .. } = batch else { panic!("expected tokens, found {batch:?}") };
     assert_eq!((ids.len(), documents.rows(), *length), (samples * WIDTH, *samples, WIDTH - 1));
     let row = |(place, ids): (usize, &[u32])| {
         assert!(ids.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{ids:?}");
@@ -310,7 +310,7 @@ fn a_runtime_that_shuts_down_is_an_error_and_not_a_hang() {
 
 #[test]
 fn a_failed_read_comes_in_its_place_and_ends_the_stream() {
-    let bed = Bed::new(sequences(400), 1, 10, &Transform::Tokens, Some(9));
+    let bed = Bed::new(sequences(400), 1, 10, &Transform::Tokens { masking: None }, Some(9));
     // So small a bound that every micro-batch is read alone.
     let mut stream = bed.stream(vec![0], 0..40, options(2, 64));
     for step in 0..9 {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use forebay_schemas::Digest;
 use forebay_schemas::dataset::Modality;
-use forebay_schemas::run::Loading;
+use forebay_schemas::run::{Loading, Spans};
 use forebay_schemas::units::Millis;
 use forebay_store::Table;
 
@@ -14,7 +14,8 @@ use super::Chance;
 use super::disk::Platter;
 use super::machine::{Tasks, Turned};
 use super::store::{Faults, ROW_BYTES, Shelf, WIDTH, ids, schema, start};
-use crate::batch::{Batch, MicroBatch, Recipe, Transform};
+use crate::augment::{hide, span_draws};
+use crate::batch::{Batch, Documents, Masked, Masking, MicroBatch, Recipe, Transform};
 use crate::cache::disk::Disk;
 use crate::cache::{Cache, Counts};
 use crate::error::Kind;
@@ -24,6 +25,9 @@ use crate::plan::{Draw, Plan, SelectionBuilder, Shuffle, Source};
 use crate::prefetch::Order;
 use crate::prefetch::queue::Queue;
 use crate::prefetch::reader;
+
+/// Stands for hidden tokens.
+const MASK: u32 = u32::MAX;
 
 /// Virtual time in which a generation that is not disturbed must get on, far beyond the longest outage and backoff.
 const STUCK: Duration = Duration::from_secs(600);
@@ -45,6 +49,8 @@ struct Scenario {
     kills: bool,
     /// Worlds are drawn up to this size.
     most_replicas: u64,
+    /// What of a sample is hidden.
+    masking: Option<Masking>,
 }
 
 /// What came of it.
@@ -90,6 +96,7 @@ impl Scenario {
             hedge: [0.0, 3.0][chance.below(2) as usize],
             kills: chance.one_in(2),
             most_replicas: 1 + chance.below(16),
+            masking: chance.one_in(2).then(|| Masking { spans: Spans { density: 0.4, ..Spans::default() }, mask: MASK }),
         }
     }
 
@@ -162,7 +169,8 @@ impl Scenario {
         for rank in 0..world {
             let mine: Vec<u32> = (0..self.micro_batches).filter(|index| *index as usize % world == rank).collect();
             let tables = shelves.iter().map(|shelf| Arc::clone(shelf) as Arc<dyn Table>).collect();
-            let recipe = Recipe::new("train", 9, (Modality::Text, None), &schema(), &Transform::Tokens).expect("recipe");
+            let transform = Transform::Tokens { masking: self.masking.clone() };
+            let recipe = Recipe::new("train", 9, (Modality::Text, None), &schema(), &transform).expect("recipe");
             let cache = self.cache.map(|size| open_cache(plan, disk, &machine, clock, size));
             caches.extend(cache.clone());
             let host = Host { machine: Arc::clone(&machine), meter: Arc::default() };
@@ -240,7 +248,8 @@ impl Scenario {
                 let planned = plan.micro_batch(step, index);
                 let micro_batch = &history.fed[&(step, index)];
                 assert_eq!(micro_batch.digest, planned.digest(), "seed {seed}, step {step}, micro-batch {index}");
-                let Batch::Tokens { ids: found, documents, .. } = &micro_batch.batch else { panic!("tokens") };
+                let Batch::Tokens { ids: found, documents, masked, .. } = &micro_batch.batch else { panic!("tokens") };
+                self.check_masked(&planned.draws, (found, documents), masked.as_ref());
                 for ((place, draw), found) in planned.draws.iter().enumerate().zip(found.chunks_exact(WIDTH)) {
                     assert_eq!(found, ids(draw.source, draw.row), "seed {seed}, step {step}, micro-batch {index}, {draw:?}");
                     let Draw { source, epoch, row, .. } = *draw;
@@ -253,6 +262,22 @@ impl Scenario {
             assert!(rows.values().all(|times| *times == 1), "seed {seed}: a row of source {source} twice in epoch {epoch}");
             let complete = times.contains_key(&(*source, epoch + 1));
             assert!(!complete || rows.len() as u64 == plan.rows(*source), "seed {seed}: rows of source {source} missing in epoch {epoch}");
+        }
+    }
+}
+
+impl Scenario {
+    /// Whoever made a batch, what of it is hidden follows from its draws.
+    fn check_masked(&self, draws: &[Draw], (ids, documents): (&[u32], &Documents), masked: Option<&Masked>) {
+        let (Some(masking), Some(masked)) = (&self.masking, masked) else { return assert!(self.masking.is_none() && masked.is_none()) };
+        let (length, targets) = (WIDTH - 1, documents.targets(WIDTH - 1));
+        for (place, draw) in draws.iter().enumerate() {
+            let (row, targets) = (&ids[place * WIDTH..(place + 1) * WIDTH], &targets[place * length..(place + 1) * length]);
+            let mut hidden = vec![false; length];
+            hide(&masking.spans, targets, &mut span_draws(9, draw.source, draw.epoch, draw.row), &mut hidden);
+            let shown = |place: usize| if place > 0 && hidden[place - 1] { MASK } else { row[place] };
+            assert!((0..length).map(shown).eq(masked.inputs[place * length..(place + 1) * length].iter().copied()), "{draw:?}");
+            assert_eq!(masked.scored[place * length..(place + 1) * length], *targets);
         }
     }
 }

@@ -10,54 +10,9 @@ mod meter;
 
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use forebay_schemas::Waits;
 
 pub(crate) use meter::{Meter, Reading};
-
-/// Seconds for which the consumer could not compute, by what it waited for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Waits {
-    /// Rows were not yet read, and requests to storage were unanswered.
-    pub request: f64,
-    /// Rows were not yet read, and answers were arriving.
-    pub bandwidth: f64,
-    /// All bytes had arrived, or are on a local disk, and were being made rows.
-    pub decompress: f64,
-    /// Nothing was read, because what waits fills the bound; or rows were there, but every worker had other micro-batches.
-    pub queue: f64,
-    /// A worker was decoding images.
-    pub decode: f64,
-    /// A worker was cropping, turning, resizing, changing colours and normalising.
-    pub augment: f64,
-    /// A worker was putting samples into the batch: for tokens all of its work, for images the rest of it.
-    pub collate: f64,
-    /// The micro-batch was ready, but the consumer's thread was not yet running again.
-    pub wake: f64,
-    /// The consumer was copying a batch to where it computes.
-    pub copy: f64,
-}
-
-impl Waits {
-    /// Each cause with its name, in the order in which a sample meets them.
-    pub fn causes(&self) -> [(&'static str, f64); 9] {
-        [
-            ("request", self.request),
-            ("bandwidth", self.bandwidth),
-            ("decompress", self.decompress),
-            ("queue", self.queue),
-            ("decode", self.decode),
-            ("augment", self.augment),
-            ("collate", self.collate),
-            ("wake", self.wake),
-            ("copy", self.copy),
-        ]
-    }
-
-    /// Seconds of all causes.
-    pub fn total(&self) -> f64 {
-        self.causes().iter().map(|(_, seconds)| seconds).sum()
-    }
-}
 
 /// What a worker spent on one micro-batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -89,30 +44,30 @@ pub(crate) struct Passage {
     pub(crate) work: Work,
 }
 
-impl Waits {
-    /// Charges a wait from `from`, until when reading had done so much, to `to`, for a micro-batch with this passage.
-    pub(crate) fn charge(&mut self, from: (Instant, Reading), to: Instant, passage: &Passage) {
+impl Passage {
+    /// Charges `waits` with one from `from`, until when reading had done so much, to `to`, for the micro-batch of this passage.
+    pub(crate) fn charge(&self, waits: &mut Waits, from: (Instant, Reading), to: Instant) {
         let (from, before) = from;
         let clamp = |at: Instant| at.clamp(from, to);
-        let (read, started, finished) = (clamp(passage.read.0), clamp(passage.started), clamp(passage.finished));
+        let (read, started, finished) = (clamp(self.read.0), clamp(self.started), clamp(self.finished));
         let seconds = |a: Instant, b: Instant| b.saturating_duration_since(a).as_secs_f64();
-        if passage.read.0 > from {
-            let reading = passage.read.1.since(&before);
+        if self.read.0 > from {
+            let reading = self.read.1.since(&before);
             // The rows cannot be there later than the batch, so nothing is cut off here.
-            self.request += reading.request.as_secs_f64();
-            self.bandwidth += reading.bandwidth.as_secs_f64();
-            self.decompress += reading.decompress.as_secs_f64();
-            self.queue += reading.idle.as_secs_f64();
+            waits.request += reading.request.as_secs_f64();
+            waits.bandwidth += reading.bandwidth.as_secs_f64();
+            waits.decompress += reading.decompress.as_secs_f64();
+            waits.queue += reading.idle.as_secs_f64();
         }
-        self.queue += seconds(read, started);
-        self.wake += seconds(finished, to);
+        waits.queue += seconds(read, started);
+        waits.wake += seconds(finished, to);
         let busy = seconds(started, finished);
-        let total = passage.work.total().as_secs_f64();
+        let total = self.work.total().as_secs_f64();
         let share = |part: Duration| if total > 0.0 { busy * part.as_secs_f64() / total } else { 0.0 };
-        let (decode, augment) = (share(passage.work.decode), share(passage.work.augment));
-        self.decode += decode;
-        self.augment += augment;
-        self.collate += busy - decode - augment;
+        let (decode, augment) = (share(self.work.decode), share(self.work.augment));
+        waits.decode += decode;
+        waits.augment += augment;
+        waits.collate += busy - decode - augment;
     }
 }
 
@@ -142,7 +97,7 @@ mod tests {
             let mut waits = Waits::default();
             // A batch is taken when it is finished, not before.
             let to = wait.0 + wait.1.max((stages.0 + stages.1 + stages.2).saturating_sub(wait.0));
-            waits.charge((at(wait.0), reads(wait.0)), at(to), &passage);
+            passage.charge(&mut waits, (at(wait.0), reads(wait.0)), at(to));
             prop_assert!((waits.total() - (to - wait.0) as f64 / 1000.0).abs() < 1e-9, "{:?}", waits);
             prop_assert!(waits.causes().iter().all(|(_, part)| *part > -1e-9), "{:?}", waits);
         }
@@ -159,7 +114,7 @@ mod tests {
         };
         let passage = Passage { read: (at(100), reading(50, 20, 20, 10)), started: at(150), finished: at(190), work };
         let mut waits = Waits::default();
-        waits.charge((at(40), reading(20, 10, 2, 8)), at(195), &passage);
+        passage.charge(&mut waits, (at(40), reading(20, 10, 2, 8)), at(195));
         let expected = [0.030, 0.010, 0.018, 0.052, 0.030, 0.010, 0.0, 0.005, 0.0];
         for ((cause, found), expected) in waits.causes().into_iter().zip(expected) {
             assert!((found - expected).abs() < 1e-9, "{cause}: {waits:?}");

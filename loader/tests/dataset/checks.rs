@@ -12,7 +12,7 @@ use super::lake::Lake;
 use super::ordering;
 
 /// The data files of a dataset.
-fn data(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn data(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).expect("folder") {
         let path = entry.expect("entry").path();
@@ -61,11 +61,19 @@ fn flip(lake: &Lake, transform: &Transform, verify: bool) -> (usize, usize) {
 fn no_flipped_byte_changes_a_token_that_is_fed() {
     for format in [TableFormat::Lance, TableFormat::Parquet] {
         let lake = Lake::tokens(format, 400);
-        let (found, missed) = flip(&lake, &Transform::Tokens, true);
+        let (found, missed) = flip(&lake, &Transform::Tokens { masking: None }, true);
         assert!(found > 50 && missed == 0, "{format:?}: {found} found, {missed} missed");
         // Neither format would have said so.
-        assert!(flip(&lake, &Transform::Tokens, false).1 > 50, "{format:?}");
+        assert!(flip(&lake, &Transform::Tokens { masking: None }, false).1 > 50, "{format:?}");
     }
+}
+
+#[test]
+fn no_flipped_byte_changes_a_token_that_is_made_of_a_document() {
+    let texts: Vec<String> = (0..200).map(super::text::document).collect();
+    let transform = Transform::Documents { tokenizer: super::text::tokenizer(&texts, false), length: 16, masking: None };
+    let (found, missed) = flip(&Lake::documents(TableFormat::Lance, &texts), &transform, true);
+    assert!(found > 30 && missed == 0, "{found} found, {missed} missed");
 }
 
 #[test]

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::{
-    ArrayRef, FixedSizeBinaryArray, FixedSizeListArray, LargeBinaryArray, ListArray, RecordBatch, UInt32Array, UInt64Array,
+    ArrayRef, FixedSizeBinaryArray, FixedSizeListArray, LargeBinaryArray, LargeStringArray, ListArray, RecordBatch, StringArray,
+    UInt32Array, UInt64Array,
 };
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, SchemaRef};
@@ -58,6 +59,24 @@ impl Lake {
         let manifest = runtime.block_on(written);
         store.config_mut(|config| (config.wait_get_per_call, config.wait_get_per_byte) = (a_read, a_byte));
         Self { runtime, dataset, manifest, folder }
+    }
+
+    /// Documents, a row each.
+    pub(crate) fn documents(format: TableFormat, texts: &[String]) -> Self {
+        let none = || Arc::new(StringArray::new_null(texts.len()));
+        let ids = texts.iter().map(|text| *Digest::of(text.as_bytes()).as_bytes());
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(FixedSizeBinaryArray::try_from_iter(ids).expect("ids")),
+            Arc::new(LargeStringArray::from_iter_values(texts)),
+            none(),
+            none(),
+            none(),
+        ];
+        let rows = batch(&record::documents(), columns);
+        let mut lake = Self::commit(format, Modality::Text, record::documents(), vec![rows]);
+        lake.manifest.tokenizer = None;
+        lake.manifest.statistics.sequence_length = None;
+        lake
     }
 
     /// JPEG pictures of one colour each, of several sizes, labelled by row modulo 10.

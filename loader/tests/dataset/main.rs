@@ -2,13 +2,14 @@
 
 mod checks;
 mod lake;
+mod text;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use forebay_loader::{Batch, BenchOptions, Kind, Loader, MicroBatch, Ordering, Sourced, Stream, StreamOptions, Transform, bench};
-use forebay_schemas::dataset::TableFormat;
-use forebay_schemas::run::{Augment, Cache, Loading, Pixels, Run, Shuffle};
+use forebay_loader::{Batch, BenchOptions, Kind, Loader, Masking, MicroBatch, Ordering, Sourced, Stream, StreamOptions, Transform, bench};
+use forebay_schemas::dataset::{DatasetManifest, TableFormat};
+use forebay_schemas::run::{Augment, Cache, Loading, Pixels, Run, Shuffle, Spans};
 use forebay_schemas::units::ByteSize;
 use tokio::runtime::Runtime;
 
@@ -19,7 +20,7 @@ fn all(mut stream: Stream) -> Vec<MicroBatch> {
 }
 
 fn ordering(k: u32, b: u32) -> Ordering {
-    Ordering { seed: 5, micro_batches: k, micro_batch_size: b, shuffle: Shuffle::default() }
+    Ordering { seed: 5, micro_batches: k, micro_batch_size: b, shuffle: Shuffle::default(), text: None }
 }
 
 fn open(lake: &Lake, k: u32, b: u32, transform: Transform) -> forebay_loader::Result<Loader> {
@@ -37,7 +38,7 @@ fn every_world_is_fed_the_plan_with_no_row_doubled_or_missing() {
     for format in [TableFormat::Lance, TableFormat::Parquet] {
         let rows = 700;
         let lake = Lake::tokens(format, rows);
-        let loader = open(&lake, 16, 5, Transform::Tokens).expect("loader");
+        let loader = open(&lake, 16, 5, Transform::Tokens { masking: None }).expect("loader");
         // 80 samples a step do not divide 700 rows: the ninth step runs over the end of the epoch.
         let mut reference = BTreeMap::new();
         for world in [1usize, 7, 11, 13, 16] {
@@ -69,7 +70,7 @@ fn every_world_is_fed_the_plan_with_no_row_doubled_or_missing() {
 #[test]
 fn validation_rows_come_in_stored_order_with_a_smaller_last_batch() {
     let lake = Lake::tokens(TableFormat::Lance, 25);
-    let loader = open(&lake, 1, 1, Transform::Tokens).expect("loader");
+    let loader = open(&lake, 1, 1, Transform::Tokens { masking: None }).expect("loader");
     let read = |max_samples| {
         let batches = loader.sequential(lake.handle(), 10, max_samples, StreamOptions::default());
         batches.map(|batch| ids(&batch.expect("batch")).to_vec()).collect::<Vec<_>>()
@@ -118,9 +119,15 @@ fn what_does_not_fit_is_invalid_and_named() {
     let images = Transform::Images { size: 8, mean: [0.0; 3], std: [1.0; 3], format: Pixels::F32, augment: None };
     let error = open(&lake, 1, 1, images).expect_err("text is no image");
     assert!(error.kind() == Kind::Invalid && error.to_string().contains("found modality Text"), "{error}");
-    let error = open(&lake, 1, 0, Transform::Tokens).expect_err("no samples");
+    let error = open(&lake, 1, 0, Transform::Tokens { masking: None }).expect_err("no samples");
     assert!(error.kind() == Kind::Invalid && error.to_string().contains("found 0 samples"), "{error}");
-    let opened = lake.runtime.block_on(Loader::open(&[lake.source()], "test", &ordering(1, 1), Transform::Tokens, &Loading::default()));
+    let opened = lake.runtime.block_on(Loader::open(
+        &[lake.source()],
+        "test",
+        &ordering(1, 1),
+        Transform::Tokens { masking: None },
+        &Loading::default(),
+    ));
     let error = opened.expect_err("no such split");
     assert!(error.kind() == Kind::Invalid && error.to_string().contains("no table `test`, expected one of train"), "{error}");
     let images = Lake::images(3);
@@ -140,19 +147,24 @@ fn a_run_says_what_becomes_of_its_rows() {
         .expect("run")
     };
     let (gpt, resnet) = (run(r#"{"kind":"gpt","layers":1,"heads":1,"width":2}"#), run(r#"{"kind":"resnet","depth":20,"image_size":32}"#));
-    let text = Lake::tokens(TableFormat::Lance, 3).manifest;
-    let mut images = Lake::images(3).manifest;
+    let lake = Lake::tokens(TableFormat::Lance, 3);
+    let (text, mut images) = (&lake.manifest, Lake::images(3).manifest);
+    let training = |run: &Run, manifest: &DatasetManifest| lake.runtime.block_on(Transform::training(run, &lake.dataset, manifest));
     images.statistics.channel_mean = Some([0.1, 0.2, 0.3]);
     images.statistics.channel_std = Some([0.4, 0.5, 0.6]);
-    assert_eq!(Transform::training(&gpt, &text).expect("transform"), Transform::Tokens);
+    assert_eq!(training(&gpt, text).expect("transform"), Transform::Tokens { masking: None });
     let expected =
         Transform::Images { size: 32, mean: [0.1, 0.2, 0.3], std: [0.4, 0.5, 0.6], format: Pixels::F32, augment: Some(Augment::default()) };
-    assert_eq!(Transform::training(&resnet, &images).expect("transform"), expected);
+    assert_eq!(training(&resnet, &images).expect("transform"), expected);
+    let mut masked = resnet.clone();
+    masked.augment.spans = Some(Spans::default());
+    let error = training(&masked, &images).expect_err("no text");
+    assert!(error.to_string().starts_with("setting `augment.spans`: found it for a dataset of images"), "{error}");
     images.statistics.channel_std = None;
     for (run, manifest, expected) in
-        [(&gpt, &images, "expected Text"), (&resnet, &text, "expected Images"), (&resnet, &images, "no channel")]
+        [(&gpt, &images, "expected Text"), (&resnet, text, "expected Images"), (&resnet, &images, "no channel")]
     {
-        let error = Transform::training(run, manifest).expect_err("unfit");
+        let error = training(run, manifest).expect_err("unfit");
         assert!(error.kind() == Kind::Invalid && error.to_string().contains(expected), "{error}");
     }
 }
@@ -160,7 +172,7 @@ fn a_run_says_what_becomes_of_its_rows() {
 #[test]
 fn a_measurement_counts_what_was_delivered() {
     let lake = Lake::tokens(TableFormat::Lance, 500);
-    let loader = open(&lake, 3, 10, Transform::Tokens).expect("loader");
+    let loader = open(&lake, 3, 10, Transform::Tokens { masking: None }).expect("loader");
     let report = bench(
         &loader,
         lake.handle(),
@@ -180,7 +192,7 @@ fn a_measurement_counts_what_was_delivered() {
 fn every_moment_of_a_run_is_charged_to_what_it_was_spent_on() {
     // Rows of about a kilobyte: a read of them all takes some tens of milliseconds, and as long until it begins.
     let lake = Lake::far_tokens(400, Duration::from_millis(15), Duration::from_nanos(100));
-    let loader = open(&lake, 1, 20, Transform::Tokens).expect("loader");
+    let loader = open(&lake, 1, 20, Transform::Tokens { masking: None }).expect("loader");
     let (began, mut mine) = (Instant::now(), Duration::ZERO);
     let mut stream = loader.stream(lake.handle(), vec![0], 0, 40, StreamOptions::default());
     loop {
@@ -206,7 +218,7 @@ fn a_filter_is_run_once_a_version_and_damage_to_what_is_kept_of_it_is_found() {
         let source = Sourced { filter: Some(filter), ..lake.source() };
         let (order, loading) = (ordering(1, 10), Loading::default());
         let sources = [source];
-        let opened = Loader::open(&sources, "train", &order, Transform::Tokens, &loading);
+        let opened = Loader::open(&sources, "train", &order, Transform::Tokens { masking: None }, &loading);
         lake.runtime.block_on(opened).expect("loader").rows()
     };
     let kept = || {
@@ -245,10 +257,12 @@ fn a_filtered_mixture_is_fed_alike_to_every_world_with_a_cache_and_without() {
     };
     let mut ordering = ordering(11, 3);
     ordering.shuffle = Shuffle { block_rows: 8, window_rows: 128 };
+    let masking = Masking { spans: Spans { density: 0.3, ..Spans::default() }, mask: 7 };
+    let transform = Transform::Tokens { masking: Some(masking) };
     let mut reference = Vec::new();
     for (world, loading) in [(1usize, Loading::default()), (3, cache(1 << 20)), (7, cache(1 << 20)), (4, cache(20_000)), (13, cache(1))] {
         let loaders: Vec<Loader> = (0..world)
-            .map(|_| first.runtime.block_on(Loader::open(&sources, "train", &ordering, Transform::Tokens, &loading)).expect("loader"))
+            .map(|_| first.runtime.block_on(Loader::open(&sources, "train", &ordering, transform.clone(), &loading)).expect("loader"))
             .collect();
         let mut fed = Vec::new();
         for (rank, loader) in loaders.iter().enumerate() {
@@ -262,6 +276,7 @@ fn a_filtered_mixture_is_fed_alike_to_every_world_with_a_cache_and_without() {
             let draws = plan.micro_batch(micro_batch.step, micro_batch.index).draws;
             let expected: Vec<u32> = draws.iter().flat_map(|draw| expected_ids(draw.row)).collect();
             assert_eq!(ids(&micro_batch.batch), expected);
+            assert!(matches!(&micro_batch.batch, Batch::Tokens { masked: Some(masked), .. } if masked.inputs.contains(&7)));
             assert!(draws.iter().all(|draw| draw.source == 0 || (draw.row % 3 == 0 && draw.row < 600)));
         }
         let counts = loaders[0].cache();
@@ -283,8 +298,11 @@ fn a_flipped_byte_or_a_cut_file_in_the_cache_is_found_and_read_again() {
     let folder = tempfile::tempdir().expect("folder");
     let cache = Cache { folder: folder.path().to_str().map(str::to_owned), ..Cache::default() };
     let loading = Loading { cache, ..Loading::default() };
-    let open =
-        || lake.runtime.block_on(Loader::open(&[lake.source()], "train", &ordering(2, 5), Transform::Tokens, &loading)).expect("loader");
+    let open = || {
+        lake.runtime
+            .block_on(Loader::open(&[lake.source()], "train", &ordering(2, 5), Transform::Tokens { masking: None }, &loading))
+            .expect("loader")
+    };
     let stream = |loader: &Loader| all(loader.stream(lake.handle(), vec![0, 1], 0, 60, StreamOptions::default()));
     let expected = stream(&open());
     let files: Vec<_> =
@@ -340,7 +358,7 @@ fn what_does_not_decode_is_replaced_and_written_to_the_quarantine() {
 fn what_does_not_fit_the_first_dataset_is_refused() {
     let (text, images) = (Lake::tokens(TableFormat::Lance, 5), Lake::images(3));
     let open = |sources: &[Sourced<'_>]| {
-        text.runtime.block_on(Loader::open(sources, "train", &ordering(1, 1), Transform::Tokens, &Loading::default()))
+        text.runtime.block_on(Loader::open(sources, "train", &ordering(1, 1), Transform::Tokens { masking: None }, &Loading::default()))
     };
     let error = open(&[text.source(), images.source()]).expect_err("modality");
     assert!(error.kind() == Kind::Invalid && error.to_string().contains("dataset 1 of the mixture: found modality Images"), "{error}");
@@ -351,7 +369,8 @@ fn what_does_not_fit_the_first_dataset_is_refused() {
         assert!(error.kind() == Kind::Invalid && chain.contains(expected), "{chain}");
     }
     let folder = Loading { cache: Cache { folder: Some("/dev/null/x".to_owned()), ..Cache::default() }, ..Loading::default() };
-    let opened = text.runtime.block_on(Loader::open(&[text.source()], "train", &ordering(1, 1), Transform::Tokens, &folder));
+    let opened =
+        text.runtime.block_on(Loader::open(&[text.source()], "train", &ordering(1, 1), Transform::Tokens { masking: None }, &folder));
     assert!(opened.expect_err("folder").to_string().starts_with("setting `loader.cache.folder`: found `/dev/null/x`"));
 }
 
@@ -366,7 +385,7 @@ fn rows_and_images_a_second() {
     };
     for format in [TableFormat::Lance, TableFormat::Parquet] {
         let lake = Lake::wide_tokens(format, 60_000);
-        let loader = open(&lake, 4, 16, Transform::Tokens).expect("loader");
+        let loader = open(&lake, 4, 16, Transform::Tokens { masking: None }).expect("loader");
         show(&format!("257 tokens, {format:?}, all"), &loader, &lake.runtime, 3_000, StreamOptions::default());
         let mut stream = loader.stream(lake.handle(), vec![1], 0, 900, StreamOptions::default());
         let began = std::time::Instant::now();

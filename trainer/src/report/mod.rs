@@ -8,6 +8,7 @@ mod history;
 
 use std::fmt::Write;
 
+use forebay_schemas::Waits;
 use forebay_schemas::checkpoint::CheckpointManifest;
 use forebay_schemas::dataset::DatasetManifest;
 use forebay_schemas::run::Run;
@@ -47,6 +48,7 @@ impl Report<'_> {
         self.loss(&mut page);
         self.throughput(&mut page);
         self.time(&mut page);
+        self.waits(&mut page);
         self.membership(&mut page);
         self.conservation(&mut page);
         self.lineage(&mut page);
@@ -118,6 +120,22 @@ impl Report<'_> {
         let rest = (self.wall_seconds() - busy).max(0.0);
         let all: Vec<_> = parts.into_iter().chain([("between steps: starting, joining, checkpoints", "f", rest)]).collect();
         let _ = write!(page, "<h2>Where the time went</h2><p>Mean over replicas, summed over steps.</p>{}", shares(&all, "s"));
+    }
+
+    fn waits(&self, page: &mut String) {
+        const CLASSES: [&str; 9] = ["a", "b", "c", "d", "e", "f", "g", "h", "i"];
+        let steps = &self.history.steps;
+        let mut sum = Waits::default();
+        steps.values().for_each(|step| sum += step.timings.waits);
+        let parts: Vec<_> = sum.causes().into_iter().zip(CLASSES).map(|((cause, seconds), class)| (cause, class, seconds)).collect();
+        let waited = steps.iter().map(|(number, step)| (*number as f64, 1000.0 * step.timings.waits.total()));
+        let curve = Line { name: "waiting for samples", class: "c", points: waited.collect(), stepped: false };
+        let _ = write!(
+            page,
+            "<h2>What samples were waited for</h2><p>Mean over replicas: the loader's part of the above by cause, and step by step.</p>{}{}",
+            shares(&parts, "s"),
+            lines("step", "ms", Base::Zero, &[curve], &self.marks())
+        );
     }
 
     fn membership(&self, page: &mut String) {
@@ -219,11 +237,19 @@ mod tests {
             samples_digest: forebay_schemas::Digest::of(b""),
             seconds: 0.1,
             world: 2,
-            timings: Timings::default(),
+            timings: Timings { waits: Waits { decode: 0.05, ..Waits::default() }, ..Timings::default() },
         };
         let fault = Moment { unix_ms: 1500, step: 5, what: "replica r1 lost: disconnected".to_owned(), fault: true };
         let page = page(&History { steps: (0..10).map(|number| (number, step(number))).collect(), moments: vec![fault] });
-        for text in ["replica r1 lost", "exact_duplicate", "quarantined: bad_encoding", "sha256 abc", "class=\"mark\"", "unigram entropy"] {
+        for text in [
+            "replica r1 lost",
+            "exact_duplicate",
+            "quarantined: bad_encoding",
+            "sha256 abc",
+            "class=\"mark\"",
+            "unigram entropy",
+            "decode 0.5 s (100.0 %)",
+        ] {
             assert!(page.contains(text), "{text}");
         }
         assert!(!page.contains("http") && !page.contains("<script"));

@@ -78,7 +78,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let starts: Vec<u32> = (0..documents.clamp(1, row)).map(|number| number * (row / documents.clamp(1, row))).collect();
             let inputs = move |index: usize| {
                 let rows = batches[index].chunks_exact(row as usize).map(|ids| (ids, &starts[..]));
-                Input::packed(&batches[index], &Documents::new(rows, None).unwrap_or_default(), vocabulary, length)
+                Input::packed(&batches[index], &Documents::new(rows, None).unwrap_or_default(), None, vocabulary, length)
             };
             (Engine::new(&run, &task, device)?, Box::new(inputs) as Box<dyn FnMut(usize) -> forebay_trainer::Result<Input>>)
         }

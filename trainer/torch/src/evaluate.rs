@@ -85,7 +85,7 @@ pub(crate) fn open(
     let run: Run = serde_json::from_value(manifest.config.clone())
         .map_err(|error| Error::with_source(Kind::Corrupt, format!("checkpoint of step {step}: its settings cannot be read"), error))?;
     let (source, bytes) = runtime.block_on(async {
-        let source = Source::open(&manifest.dataset).await?;
+        let source = Source::open(&manifest.dataset, &run).await?;
         Ok::<_, Error>((source, checkpoints.get(&manifest.model).await?))
     })?;
     let model = model::build(&run.model, &source.task, run.seed, device)?;

@@ -4,11 +4,10 @@
 //! token is a forward pass over the whole window.
 
 use forebay_schemas::checkpoint::CheckpointManifest;
-use forebay_schemas::dataset::TokenizerRef;
 use forebay_schemas::id::Digest;
 use forebay_store::Checkpoints;
+use forebay_tokens::Tokenizer;
 use tch::{Device, Tensor};
-use tokenizers::Tokenizer;
 use tokio::runtime::Handle;
 
 use crate::error::{Error, Kind, Result, of_libtorch};
@@ -47,11 +46,12 @@ pub fn generate(
     let Task::Text { vocabulary, length } = source.task else {
         return Err(Error::new(Kind::Invalid, format!("run `{}`: its model classifies images, expected a language model", manifest.run)));
     };
-    let (tokenizer, named) = tokenizer(runtime, &source)?;
-    let unreadable = |error| Error::with_source(Kind::Corrupt, format!("tokenizer `{}`", named.object.path), error);
+    let tokenizer = tokenizer(runtime, &source)?;
+    let (tokenizer, end) = (tokenizer.library(), tokenizer.end_of_document());
+    let unreadable = |error| Error::with_source(Kind::Corrupt, "tokenizer", error);
     let mut ids = tokenizer.encode(prompt, false).map_err(unreadable)?.get_ids().to_vec();
     if let Some(id) = ids.iter().find(|&&id| i64::from(id) >= vocabulary) {
-        return Err(Error::new(Kind::Corrupt, format!("tokenizer `{}`: found id {id}, expected below {vocabulary}", named.object.path)));
+        return Err(Error::new(Kind::Corrupt, format!("tokenizer: found id {id}, expected below {vocabulary}")));
     }
     if ids.is_empty() {
         // No model is trained to begin a document: its first token follows from nothing.
@@ -62,7 +62,7 @@ pub fn generate(
         let logits = model.next_token(&Tensor::f_from_slice(&window).map_err(of_libtorch)?.view([1, -1]).to_device(device))?;
         let logits = Vec::<f64>::try_from(logits.to_kind(tch::Kind::Double)).map_err(of_libtorch)?;
         let id = draw(&logits, sampling, uniform(sampling.seed, place));
-        if id as u32 == named.end_of_document {
+        if id as u32 == end {
             break;
         }
         ids.push(id as u32);
@@ -70,14 +70,15 @@ pub fn generate(
     tokenizer.decode(&ids, true).map_err(unreadable)
 }
 
-fn tokenizer<'a>(runtime: &Handle, source: &'a Source) -> Result<(Tokenizer, &'a TokenizerRef)> {
-    let named = source.manifest.tokenizer.as_ref();
+fn tokenizer(runtime: &Handle, source: &Source) -> Result<Tokenizer> {
+    if let Some(tokenizer) = source.transform.tokenizer() {
+        return Ok(tokenizer.clone());
+    }
     let missing = || Error::new(Kind::Corrupt, format!("dataset version {}: found no tokenizer", source.manifest.version));
-    let named = named.ok_or_else(missing)?;
+    let named = source.manifest.tokenizer.as_ref().ok_or_else(missing)?;
     let bytes = runtime.block_on(source.dataset.get_object(&named.object))?;
-    let tokenizer = Tokenizer::from_bytes(&bytes);
-    let tokenizer = tokenizer.map_err(|error| Error::with_source(Kind::Corrupt, format!("tokenizer `{}`", named.object.path), error))?;
-    Ok((tokenizer, named))
+    Tokenizer::with_end(&bytes, named.end_of_document)
+        .map_err(|error| Error::with_source(Kind::Corrupt, format!("tokenizer `{}`", named.object.path), error))
 }
 
 /// The token that the uniform number `at` in 0…1 falls on.

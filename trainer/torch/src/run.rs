@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use forebay_c10d::{AbortHandle, Patience, ProcessGroup};
 use forebay_loader::{Loader, Stream, StreamOptions};
+use forebay_schemas::Waits;
 use forebay_schemas::run::Reduce;
 use forebay_schemas::wire::{Assignment, Identity, MicroBatchReport, Restore, RunInfo, Timings};
 use forebay_store::Checkpoints;
@@ -144,7 +145,7 @@ impl Replica {
         engine::set_threads(wanted.into_iter().find(|&threads| threads > 0).unwrap_or(1));
 
         let (source, loader, checkpoints) = runtime.block_on(async {
-            let source = Source::open(&info.dataset).await?;
+            let source = Source::open(&info.dataset, &info.run).await?;
             let loader = source.training(&info.run).await?;
             let checkpoints = Checkpoints::open(&info.run.checkpoints, &info.run.name).await?;
             Ok::<_, Error>((source, loader, checkpoints))
@@ -208,13 +209,14 @@ impl Replica {
     /// One step: compute, sum, agree, apply.
     fn step(&mut self, assignment: &Assignment, step: u64, salvaged: bool, stream: &mut Stream, before: &mut Before) -> Result<Outcome> {
         self.engine.begin(salvaged)?;
+        let waited = stream.waits();
         while let Some(&index) = self.progress.due().first() {
             self.micro_batch(assignment, step, index, stream)?;
         }
         let computed = self.engine.reduce()?;
         let asked = Instant::now();
         let digest = self.engine.digest(step, &computed)?;
-        let timings = timings(&computed, *before);
+        let timings = timings(&computed, stream.waits().since(&waited), *before);
         let reports = self.progress.held().to_vec();
         let verdict = self.session().finish_step(assignment.generation, step, reports, digest, timings)?;
         before.commit = asked.elapsed();
@@ -396,10 +398,11 @@ impl Replica {
     }
 }
 
-fn timings(computed: &Computed, before: Before) -> Timings {
+fn timings(computed: &Computed, waits: Waits, before: Before) -> Timings {
     let phases = computed.phases;
     Timings {
         data: phases.data.as_secs_f64(),
+        waits,
         compute: (phases.forward + phases.backward).as_secs_f64(),
         reduce: phases.reduce.as_secs_f64(),
         commit: before.commit.as_secs_f64(),

@@ -17,18 +17,22 @@ pub(crate) struct Source {
     pub(crate) dataset: Dataset,
     pub(crate) manifest: DatasetManifest,
     pub(crate) task: Task,
+    /// What becomes of its rows.
+    pub(crate) transform: Transform,
     mixed: Vec<(Dataset, DatasetManifest)>,
 }
 
 impl Source {
-    pub(crate) async fn open(named: &DatasetVersionRef) -> Result<Self> {
+    /// Opens what a run reads.
+    pub(crate) async fn open(named: &DatasetVersionRef, run: &Run) -> Result<Self> {
         let (dataset, manifest) = open(named).await?;
-        let task = Task::of(&manifest)?;
+        let transform = Transform::training(run, &dataset, &manifest).await.map_err(of_loader)?;
+        let task = Task::of(&manifest, &transform)?;
         let mut mixed = Vec::with_capacity(named.mixed.len());
         for named in &named.mixed {
             mixed.push(open(named).await?);
         }
-        Ok(Self { dataset, manifest, task, mixed })
+        Ok(Self { dataset, manifest, task, transform, mixed })
     }
 
     /// A loader of the training rows of all versions, in the order and the batches of the run.
@@ -41,22 +45,20 @@ impl Source {
         for ((dataset, manifest), settings) in self.mixed.iter().zip(&run.mixture) {
             sources.push(sourced(dataset, manifest, settings.filter.as_deref(), &settings.weight));
         }
-        let transform = Transform::training(run, &self.manifest).map_err(of_loader)?;
-        Loader::open(&sources, TRAIN, &Ordering::of(run), transform, &run.loader).await.map_err(of_loader)
+        Loader::open(&sources, TRAIN, &Ordering::of(run), self.transform.clone(), &run.loader).await.map_err(of_loader)
     }
 
     /// A loader of the validation rows of the first version.
     pub(crate) async fn validation(&self, run: &Run) -> Result<Loader> {
-        let transform = Transform::training(run, &self.manifest).map_err(of_loader)?;
         let sources = [sourced(&self.dataset, &self.manifest, None, &Weight::default())];
-        Loader::open(&sources, VALIDATION, &Ordering::of(run), transform, &Loading::default()).await.map_err(of_loader)
+        Loader::open(&sources, VALIDATION, &Ordering::of(run), self.transform.clone(), &Loading::default()).await.map_err(of_loader)
     }
 
     /// A batch of the loader as the model's input.
     pub(crate) fn input(&self, batch: &Batch) -> Result<Input> {
         match (batch, &self.task) {
-            (Batch::Tokens { ids, documents, .. }, Task::Text { vocabulary, length }) => {
-                Input::packed(ids, documents, *vocabulary, *length)
+            (Batch::Tokens { ids, documents, masked, .. }, Task::Text { vocabulary, length }) => {
+                Input::packed(ids, documents, masked.as_ref(), *vocabulary, *length)
             }
             (Batch::Images { pixels, labels, size, .. }, Task::Images { classes }) => {
                 let statistics = &self.manifest.statistics;

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use forebay_schemas::Digest;
 use forebay_schemas::wire::{Finish, Identity, Mark, Next, Ready, Timings, Verdict};
+use forebay_schemas::{Digest, Waits};
 
 /// What happened.
 #[derive(Clone, Debug)]
@@ -160,6 +160,7 @@ impl Commit {
             world: reports.len() as u32,
             timings: Timings {
                 data: mean(|timings| timings.data),
+                waits: Waits::mean(reports.values().map(|report| &report.timings.waits)),
                 compute: mean(|timings| timings.compute),
                 reduce: mean(|timings| timings.reduce),
                 commit: mean(|timings| timings.commit),

@@ -5,7 +5,7 @@
 //! copy is nothing beside a forward pass.
 
 use forebay_c10d::upload;
-use forebay_loader::{Documents, Numbers};
+use forebay_loader::{Documents, Masked, Numbers};
 use forebay_schemas::run::Pixels;
 use tch::{Device, Kind as Scalar, TchError, Tensor};
 
@@ -65,7 +65,7 @@ impl Packed {
 impl Input {
     /// Rows of `length` + 1 ids each, one after the other, each of one document.
     pub fn tokens(ids: &[u32], vocabulary: i64, length: i64) -> Result<Self> {
-        let rows = rows(ids, vocabulary, length)?;
+        let rows = rows(ids, vocabulary, length + 1)?;
         let made = || {
             let targets = rows.f_narrow(1, 1, length)?.f_contiguous()?;
             let counted = targets.numel() as u64;
@@ -75,19 +75,26 @@ impl Input {
     }
 
     /// The same rows where they hold several documents: none attends to another, its positions count from 0, and neither its
-    /// first token nor filling is a target.
-    pub fn packed(ids: &[u32], documents: &Documents, vocabulary: i64, length: i64) -> Result<Self> {
-        let rows = rows(ids, vocabulary, length)?;
+    /// first token nor filling is a target. Where tokens are hidden, the inputs are those that are shown, and what counts is said.
+    pub fn packed(ids: &[u32], documents: &Documents, masked: Option<&Masked>, vocabulary: i64, length: i64) -> Result<Self> {
+        let rows = rows(ids, vocabulary, length + 1)?;
+        let shown = masked.map(|masked| self::rows(&masked.inputs, vocabulary, length)).transpose()?;
+        let expected = documents.rows() * length as usize;
         if documents.rows() as i64 != rows.size()[0] {
             return Err(corrupt(format!("documents of {} token rows: expected those of {}", documents.rows(), rows.size()[0])));
         }
-        let targeted = documents.targets(length as usize);
+        if let Some(masked) = masked.filter(|masked| (masked.inputs.len(), masked.scored.len()) != (expected, expected)) {
+            let found = (masked.inputs.len(), masked.scored.len());
+            return Err(corrupt(format!("hidden tokens: found {} inputs and {} scores, expected {expected} of each", found.0, found.1)));
+        }
+        let targeted = masked.map_or_else(|| documents.targets(length as usize), |masked| masked.scored.clone());
         let counted = targeted.iter().filter(|targeted| **targeted).count() as u64;
         let made = || {
             let without = Tensor::f_from_slice(&targeted)?.f_view([-1, length])?.f_logical_not()?;
             let targets = rows.f_narrow(1, 1, length)?.f_masked_fill(&without, NO_TARGET)?;
             let packed = if documents.are_alone(length as usize) { None } else { Some(Packed::new(documents, length as usize)?) };
-            Ok(Self::Tokens(Tokens { ids: rows.f_narrow(1, 0, length)?.f_contiguous()?, targets, counted, packed }))
+            let ids = shown.map_or_else(|| rows.f_narrow(1, 0, length)?.f_contiguous(), Ok)?;
+            Ok(Self::Tokens(Tokens { ids, targets, counted, packed }))
         };
         made().map_err(of_libtorch)
     }
@@ -160,9 +167,8 @@ impl Input {
     }
 }
 
-/// Rows of ids, `[samples, length + 1]`.
-fn rows(ids: &[u32], vocabulary: i64, length: i64) -> Result<Tensor> {
-    let row = length + 1;
+/// Rows of `row` ids each, `[samples, row]`.
+fn rows(ids: &[u32], vocabulary: i64, row: i64) -> Result<Tensor> {
     if ids.is_empty() || ids.len() as i64 % row != 0 {
         return Err(corrupt(format!("a micro-batch of {} token ids: expected a multiple of {row}", ids.len())));
     }

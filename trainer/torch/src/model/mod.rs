@@ -14,6 +14,7 @@ mod resnet;
 mod tests;
 mod vit;
 
+use forebay_loader::Transform;
 use forebay_schemas::dataset::DatasetManifest;
 use forebay_schemas::run::Model as Architecture;
 use tch::{Device, Tensor};
@@ -99,8 +100,11 @@ pub enum Task {
 }
 
 impl Task {
-    /// The task that a dataset version sets.
-    pub fn of(dataset: &DatasetManifest) -> Result<Self> {
+    /// The task that a dataset version sets, of which `transform` makes samples.
+    pub fn of(dataset: &DatasetManifest, transform: &Transform) -> Result<Self> {
+        if let Transform::Documents { tokenizer, length, .. } = transform {
+            return Ok(Self::Text { vocabulary: i64::from(tokenizer.vocabulary()), length: i64::from(*length) });
+        }
         let statistics = &dataset.statistics;
         if let (Some(tokenizer), Some(length)) = (&dataset.tokenizer, statistics.sequence_length) {
             return Ok(Self::Text { vocabulary: i64::from(tokenizer.vocabulary), length: i64::from(length) });

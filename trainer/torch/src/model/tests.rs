@@ -1,7 +1,7 @@
 use forebay_schemas::run::Model as Architecture;
 use tch::{Device, Kind as Scalar};
 
-use forebay_loader::Documents;
+use forebay_loader::{Arena, Documents, Masked};
 
 use super::*;
 use crate::device::tested;
@@ -106,7 +106,7 @@ fn a_token_sees_only_those_before_it() {
 /// Rows of 17 ids and where documents begin, of which 63 ends one.
 fn packed(rows: &[(&[u32], &[u32])]) -> Input {
     let documents = Documents::new(rows.iter().copied(), Some(63)).expect("places");
-    Input::packed(&rows.iter().flat_map(|(ids, _)| ids.iter().copied()).collect::<Vec<u32>>(), &documents, 64, 16)
+    Input::packed(&rows.iter().flat_map(|(ids, _)| ids.iter().copied()).collect::<Vec<u32>>(), &documents, None, 64, 16)
         .expect("ids")
         .on(tested())
         .expect("moved")
@@ -128,6 +128,30 @@ fn documents_of_one_row_are_scored_as_if_each_were_alone() {
     // A row of one document takes the way without a mask, and is the same with it.
     let mixed = score(&[(&[&first[..], &second].concat(), &[0, 8]), (&filled(&second), &[0])]);
     assert!((mixed.loss_sum - together.loss_sum - other.loss_sum).abs() < 1e-4, "{mixed:?}");
+}
+
+#[test]
+fn a_hidden_token_is_shown_as_the_mask_and_foretold_as_itself() {
+    let model = build(&gpt(), &TEXT, 5, tested()).expect("model");
+    let ids: Vec<u32> = (1..18).collect();
+    let documents = Documents::new([(&ids[..], &[0][..])], Some(63)).expect("places");
+    let score = |hidden: &[usize], scored: Vec<bool>| {
+        let shown: Vec<u32> = (0..16).map(|place| if hidden.contains(&place) { 60 } else { ids[place] }).collect();
+        let masked = Masked { inputs: Arena::from(&shown[..]), scored };
+        let input = Input::packed(&ids, &documents, Some(&masked), 64, 16).expect("ids").on(tested()).expect("moved");
+        model.score(&input).expect("scores")
+    };
+    let all = score(&[], vec![true; 16]);
+    assert_eq!(all, model.score(&packed(&[(&ids, &[0])])).expect("scores"));
+    let hidden = score(&[7, 8], vec![true; 16]);
+    assert!(hidden.targets == 16 && hidden.loss_sum != all.loss_sum, "{hidden:?}");
+    // Token 8 is the target of place 7, which sees the mask in place of token 7.
+    let alone = score(&[7, 8], (0..16).map(|place| place == 6 || place == 7).collect());
+    assert!(alone.targets == 2 && alone.loss_sum < hidden.loss_sum, "{alone:?}");
+    let masked = Masked { inputs: Arena::from(&[64; 16][..]), scored: vec![true; 16] };
+    assert_eq!(Input::packed(&ids, &documents, Some(&masked), 64, 16).err().map(|error| error.kind()), Some(Kind::Corrupt));
+    let short = Masked { inputs: Arena::from(&[1; 32][..]), scored: vec![true; 16] };
+    assert_eq!(Input::packed(&ids, &documents, Some(&short), 64, 16).err().map(|error| error.kind()), Some(Kind::Corrupt));
 }
 
 #[test]

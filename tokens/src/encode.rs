@@ -6,12 +6,12 @@
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 
-use tokenizers::{Model, ModelWrapper, PreTokenizerWrapper, Tokenizer};
+use forebay_schemas::id::Already;
+use tokenizers::{Model, ModelWrapper, PreTokenizerWrapper};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::words::{Classes, split, to_byte_level};
-use crate::dedup::judge::Already;
-use crate::error::{Error, Result};
+use crate::tokenizer::{Error, Result, Tokenizer};
+use crate::words::{Classes, split, to_byte_level};
 
 /// Bytes of remembered words after which all are forgotten.
 const CACHE_BYTES: usize = 24 << 20;
@@ -27,10 +27,9 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// An encoder with an empty memory. Special tokens that are spelt out in a text are encoded as text.
-    pub fn new(mut tokenizer: Tokenizer) -> Self {
-        tokenizer.set_encode_special_tokens(true);
-        let is_byte_level = is_plain_byte_level(&tokenizer);
+    /// An encoder with an empty memory.
+    pub fn new(tokenizer: Tokenizer) -> Self {
+        let is_byte_level = is_plain_byte_level(tokenizer.library());
         Self { tokenizer, is_byte_level, classes: Classes::default(), cache: Cache::default() }
     }
 
@@ -41,12 +40,13 @@ impl Encoder {
 
     /// The ids of a text.
     pub fn encode(&mut self, text: &str) -> Result<Vec<u32>> {
-        let failed = |error: tokenizers::Error| Error::internal("encoding failed", error);
+        let failed = |error: tokenizers::Error| Error::Encode(error.to_string());
+        let library = self.tokenizer.library();
         if !self.is_byte_level {
-            return Ok(self.tokenizer.encode_fast(text, false).map_err(failed)?.get_ids().to_vec());
+            return Ok(library.encode_fast(text, false).map_err(failed)?.get_ids().to_vec());
         }
         let mut ids = Vec::with_capacity(text.len() / 3);
-        let model = self.tokenizer.get_model();
+        let model = library.get_model();
         for word in split(text, &mut self.classes) {
             let hash = xxh3_64(word.as_bytes());
             if self.cache.get(hash, word, &mut ids) {
@@ -61,7 +61,7 @@ impl Encoder {
 }
 
 /// Words in, ids out: GPT-2's cut, plain BPE, nothing before or between.
-fn is_plain_byte_level(tokenizer: &Tokenizer) -> bool {
+fn is_plain_byte_level(tokenizer: &tokenizers::Tokenizer) -> bool {
     let model = match tokenizer.get_model() {
         ModelWrapper::BPE(model) => {
             model.dropout.is_none() && model.continuing_subword_prefix.is_none() && model.end_of_word_suffix.is_none()
@@ -125,11 +125,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::tokenizer::{load, train};
+    use crate::train;
 
     fn tokenizer() -> Tokenizer {
         let sample: Vec<String> = (0..300).map(|i| format!("let x{i} = foo(\"größe {i}\").bar();  // it's 漢字\n\n")).collect();
-        load(&train(&sample, 500).expect("tokenizer"), "trained").expect("tokenizer").0
+        Tokenizer::from_json(&train(&sample, 500, false).expect("trained")).expect("tokenizer")
     }
 
     proptest! {
@@ -141,7 +141,7 @@ mod tests {
             prop_assert!(encoder.is_byte_level());
             // Twice: once merged, once remembered.
             for text in texts.iter().chain(&texts) {
-                let library = tokenizer.encode(text.as_str(), false).expect("ids");
+                let library = tokenizer.library().encode(text.as_str(), false).expect("ids");
                 prop_assert_eq!(encoder.encode(text).expect("ids"), library.get_ids());
             }
         }
@@ -149,9 +149,10 @@ mod tests {
 
     #[test]
     fn another_shape_is_left_to_the_library() {
-        let mut other = tokenizer();
+        let mut other = tokenizer().library().clone();
         other.with_pre_tokenizer(Some(tokenizers::pre_tokenizers::byte_level::ByteLevel::new(true, true, true)));
-        let mut encoder = Encoder::new(other.clone());
+        let json = other.to_string(false).expect("json");
+        let mut encoder = Encoder::new(Tokenizer::from_json(json.as_bytes()).expect("tokenizer"));
         assert!(!encoder.is_byte_level());
         assert_eq!(encoder.encode("foo bar").expect("ids"), other.encode("foo bar", false).expect("ids").get_ids());
     }
