@@ -11,9 +11,9 @@ use arrow::datatypes::{SchemaRef, UInt32Type};
 use forebay_schemas::dataset::Modality;
 use forebay_schemas::run::{Augment, Pixels};
 
-use super::{Batch, Documents, Numbers, Pool, Replaced, Transform};
+use super::{Arena, Batch, Documents, Numbers, Pool, Replaced, Transform};
 use crate::augment::{Brain, Byte, Draws, Format, Half, Jitter, Normalise, Renderer, Sample, Single, View};
-use crate::decode::{Images, Sequences, sequence_width};
+use crate::decode::{Images, Sequences, Starts, sequence_width};
 use crate::error::{Error, Result};
 use crate::plan::Draw;
 use crate::stall::Work;
@@ -129,6 +129,14 @@ impl Recipe {
         }
     }
 
+    /// How many ids a row has that goes into a batch as it is stored, in the first of [`Self::columns`]; none for images.
+    pub(crate) fn width(&self) -> Option<usize> {
+        match self.kind {
+            Kind::Tokens { width, .. } => Some(width),
+            Kind::Images { .. } => None,
+        }
+    }
+
     /// The bytes of a stored row, guessed for images until some were read.
     pub(crate) fn row_bytes(&self) -> u64 {
         match self.kind {
@@ -188,8 +196,7 @@ impl Recipe {
         let (mut ids, mut documents) = (pool.take::<u32>(width * samples), Documents::with_capacity(samples));
         let mut put = |of: usize, out: &mut [u32]| {
             let (tokens, starts) = row(of)?;
-            let places = || format!("starts of documents: found {starts:?}, expected places in the row, ascending, below {width}");
-            documents.push(tokens, starts, end).then_some(()).ok_or_else(places)?;
+            documents.push(tokens, starts, end).then_some(()).ok_or_else(|| misplaced(starts, width))?;
             out.copy_from_slice(tokens);
             Ok::<(), String>(())
         };
@@ -199,6 +206,33 @@ impl Recipe {
             let mut further = (1..samples).map(|further| (place + further) % samples);
             let by = further.find(|by| put(*by, out).is_ok());
             replaced.push(self.replaced(from, place, reason, by)?);
+        }
+        let batch = Batch::Tokens { ids, documents, samples, length: width - 1 };
+        Ok(Made { batch, replaced, work: Work { collate: began.elapsed(), ..Work::default() } })
+    }
+
+    /// Makes a batch of ids that are in their places already, each sample's own; `from` has the places at which documents begin.
+    pub(crate) fn filled(&self, mut ids: Arena<u32>, from: &Ingredients<'_>) -> Result<Made> {
+        let Kind::Tokens { width, end } = self.kind else { return Err(Error::Internal("images are not read into batches".to_owned())) };
+        let began = Instant::now();
+        let samples = from.draws.len();
+        let pieces: Vec<_> = from.rows.iter().map(Starts::of).collect();
+        let mut documents = Documents::with_capacity(samples);
+        let mut put = |of: usize, ids: &[u32]| {
+            from.check(of)?;
+            let (piece, place) = from.places[of];
+            let starts = pieces.get(piece as usize).and_then(|piece| piece.as_ref()?.row(place as usize));
+            let starts = starts.ok_or_else(|| "starts of documents: found none, expected places in the row".to_owned())?;
+            documents.push(&ids[of * width..(of + 1) * width], starts, end).then_some(()).ok_or_else(|| misplaced(starts, width))
+        };
+        let mut replaced = Vec::new();
+        for place in 0..samples {
+            let Err(reason) = put(place, &ids) else { continue };
+            // Only places of rows that do not fit are written over, so this one still has its own.
+            let by = (1..samples).map(|further| (place + further) % samples).find(|by| put(*by, &ids).is_ok());
+            replaced.push(self.replaced(from, place, reason, by)?);
+            let by = by.unwrap_or(place);
+            ids.copy_within(by * width..(by + 1) * width, place * width);
         }
         let batch = Batch::Tokens { ids, documents, samples, length: width - 1 };
         Ok(Made { batch, replaced, work: Work { collate: began.elapsed(), ..Work::default() } })
@@ -287,6 +321,10 @@ impl Recipe {
     fn corrupt(&self, row: u64, reason: String) -> Error {
         Error::Corrupt { split: self.split.clone(), row, reason }
     }
+}
+
+fn misplaced(starts: &[u32], width: usize) -> String {
+    format!("starts of documents: found {starts:?}, expected places in the row, ascending, below {width}")
 }
 
 fn image_row(rows: &RecordBatch, place: usize) -> Option<(&[u8], i64)> {

@@ -9,4 +9,4 @@ mod jpeg;
 mod tokens;
 
 pub(crate) use image::{Images, Picture};
-pub(crate) use tokens::{Sequences, sequence_width};
+pub(crate) use tokens::{Sequences, Starts, sequence_width};

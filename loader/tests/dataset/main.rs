@@ -2,6 +2,7 @@
 
 mod checks;
 mod lake;
+mod straight;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
