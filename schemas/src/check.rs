@@ -41,6 +41,11 @@ pub fn unfit(rows: &RecordBatch) -> Option<Vec<usize>> {
     Some(found.into_iter().enumerate().filter(|row| !fits(*row)).map(|(place, _)| place).collect())
 }
 
+/// The check of a row of token sequences, from its ids and the places at which documents begin, as they are in memory.
+pub fn of_sequence(ids: &[u8], starts: &[u8]) -> u64 {
+    xxh3_64_with_seed(ids, xxh3_64(starts))
+}
+
 fn is_fed(schema: &Schema) -> bool {
     let samples = [&["tokens", "starts"][..], &["text"], &["bytes", "label"]];
     samples.iter().any(|columns| columns.iter().all(|column| schema.field_with_name(column).is_ok()))
@@ -63,7 +68,7 @@ fn sequences(rows: &RecordBatch) -> Option<Vec<Option<u64>>> {
         }
         let (from, to) = (starts.value_offsets()[row] as usize, starts.value_offsets()[row + 1] as usize);
         let first = 4 * tokens.value_offset(row) as usize;
-        Some(xxh3_64_with_seed(&ids[first..first + width], xxh3_64(&places[4 * from..4 * to])))
+        Some(of_sequence(&ids[first..first + width], &places[4 * from..4 * to]))
     };
     Some((0..rows.num_rows()).map(row).collect())
 }

@@ -16,9 +16,11 @@ use crate::error::{Error, Kind, Result};
 use crate::location::Location;
 use crate::manifest;
 
+pub use direct::Direct;
 pub(crate) use joined::undeleted;
 pub use select::RowRanges;
 
+mod direct;
 mod items;
 mod joined;
 mod lance;
@@ -57,6 +59,13 @@ pub trait Table: Send + Sync {
 
     /// The rows of `ranges`, concatenated in the order given (ranges may be in any order), columns as named.
     async fn read(&self, ranges: &[Range<u64>], columns: &[&str]) -> Result<RecordBatch>;
+
+    /// Where rows of a column are, if it is a list of fixed length whose rows lie in local files as they are in memory: little-endian,
+    /// without gaps. None if they have to be read. `rows` ascend, some may be there twice, and there is at least one.
+    async fn direct(&self, rows: &[u64], column: &str) -> Result<Option<Direct>> {
+        let _ = (rows, column);
+        Ok(None)
+    }
 
     /// The rows for which `predicate`, an SQL expression over the columns, is true: ascending ranges that do not overlap.
     /// `Invalid` if it is no predicate over this table. Reads the columns that it names, and of these what the format can tell apart.

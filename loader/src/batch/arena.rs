@@ -70,6 +70,11 @@ impl<T: ArrowNativeType> Arena<T> {
         self.buffer.as_slice()
     }
 
+    /// The same, to be written.
+    pub(crate) fn as_bytes_mut(&mut self) -> &mut [u8] {
+        self.buffer.as_slice_mut()
+    }
+
     /// Counts it as one that is with the consumer, until it is dropped.
     pub(crate) fn hand_out(&mut self, out: &Arc<Out>) {
         out.bytes.fetch_add(self.buffer.len() as u64, Ordering::Relaxed);

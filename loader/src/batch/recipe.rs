@@ -14,7 +14,7 @@ use forebay_tokens::Encoder;
 
 use super::sequences::Text;
 use super::transform::unfit;
-use super::{Batch, Numbers, Pool, Replaced, Transform};
+use super::{Arena, Batch, Numbers, Pool, Replaced, Transform};
 use crate::augment::{Brain, Byte, Draws, Format, Half, Jitter, Normalise, Renderer, Sample, Single, View};
 use crate::decode::{Images, check_documents, sequence_width};
 use crate::error::{Error, Result};
@@ -144,6 +144,14 @@ impl Recipe {
         }
     }
 
+    /// How many ids a row has that goes into a batch as it is stored, in the first of [`Self::columns`]; none for documents and images.
+    pub(crate) fn width(&self) -> Option<usize> {
+        match &self.kind {
+            Kind::Tokens(text) if text.tokenizer.is_none() => Some(text.width),
+            Kind::Tokens(_) | Kind::Images { .. } => None,
+        }
+    }
+
     /// The bytes of a stored row, guessed for images and documents until some were read.
     pub(crate) fn row_bytes(&self) -> u64 {
         match &self.kind {
@@ -191,6 +199,14 @@ impl Recipe {
                 };
                 Ok(made?.map(whole))
             }
+        }
+    }
+
+    /// Makes a batch of ids that are in their places already, each sample's own; `from` has the places at which documents begin.
+    pub(crate) fn filled(&self, ids: Arena<u32>, from: &Ingredients<'_>, pool: &Pool) -> Result<Made> {
+        match &self.kind {
+            Kind::Tokens(text) => self.filled_sequences(text, ids, from, pool),
+            Kind::Images { .. } => Err(Error::Internal("images are not read into batches".to_owned())),
         }
     }
 

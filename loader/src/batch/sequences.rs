@@ -9,9 +9,9 @@ use forebay_schemas::run::Scored;
 use forebay_tokens::{Encoder, Tokenizer};
 
 use super::recipe::{Ingredients, Made, Recipe, Scratch};
-use super::{Batch, Documents, Masked, Masking, Pool};
+use super::{Arena, Batch, Documents, Masked, Masking, Pool, Replaced};
 use crate::augment::{hide, span_draws, window, window_draws};
-use crate::decode::{Sequences, document};
+use crate::decode::{Sequences, Starts, document};
 use crate::error::Result;
 use crate::plan::Draw;
 use crate::stall::Work;
@@ -83,8 +83,7 @@ impl Recipe {
                     &[]
                 }
             };
-            let places = || format!("starts of documents: found {starts:?}, expected places in the row, ascending, below {width}");
-            documents.push(out, starts, text.end).then_some(()).ok_or_else(places)
+            documents.push(out, starts, text.end).then_some(()).ok_or_else(|| misplaced(starts, width))
         };
         let mut replaced = Vec::new();
         for (place, out) in ids.chunks_exact_mut(width).enumerate() {
@@ -96,12 +95,51 @@ impl Recipe {
             let by = further.find(|by| put((*by, place), out).is_ok());
             replaced.push(self.replaced(from, place, reason, by)?);
         }
-        let made = began.elapsed();
-        let masked = text.masking.as_ref().map(|masking| self.mask(masking, (&ids, width), &documents, from.draws, pool));
-        work.augment = began.elapsed() - made;
-        work.collate = made.saturating_sub(work.decode);
-        let batch = Batch::Tokens { ids, documents, masked, samples, length: width - 1 };
-        Ok(Some(Made { batch, replaced, work }))
+        work.collate = began.elapsed().saturating_sub(work.decode);
+        Ok(Some(self.made(text, (ids, documents), from.draws, replaced, work, pool)))
+    }
+
+    /// Makes a batch of ids that are in their places already.
+    pub(super) fn filled_sequences(&self, text: &Text, mut ids: Arena<u32>, from: &Ingredients<'_>, pool: &Pool) -> Result<Made> {
+        let began = Instant::now();
+        let (width, samples) = (text.width, from.draws.len());
+        let pieces: Vec<_> = from.rows.iter().map(Starts::of).collect();
+        let mut documents = Documents::with_capacity(samples);
+        let mut put = |of: usize, ids: &[u32]| {
+            from.check(of)?;
+            let (piece, place) = from.places[of];
+            let starts = pieces.get(piece as usize).and_then(|piece| piece.as_ref()?.row(place as usize));
+            let starts = starts.ok_or_else(|| "starts of documents: found none, expected places in the row".to_owned())?;
+            documents.push(&ids[of * width..(of + 1) * width], starts, text.end).then_some(()).ok_or_else(|| misplaced(starts, width))
+        };
+        let mut replaced = Vec::new();
+        for place in 0..samples {
+            let Err(reason) = put(place, &ids) else { continue };
+            // Only places of rows that do not fit are written over, so this one still has its own.
+            let by = (1..samples).map(|further| (place + further) % samples).find(|by| put(*by, &ids).is_ok());
+            replaced.push(self.replaced(from, place, reason, by)?);
+            let by = by.unwrap_or(place);
+            ids.copy_within(by * width..(by + 1) * width, place * width);
+        }
+        let work = Work { collate: began.elapsed(), ..Work::default() };
+        Ok(self.made(text, (ids, documents), from.draws, replaced, work, pool))
+    }
+
+    /// Hides what is to be hidden, and puts the batch together.
+    fn made(
+        &self,
+        text: &Text,
+        (ids, documents): (Arena<u32>, Documents),
+        draws: &[Draw],
+        replaced: Vec<Replaced>,
+        work: Work,
+        pool: &Pool,
+    ) -> Made {
+        let began = Instant::now();
+        let masked = text.masking.as_ref().map(|masking| self.mask(masking, (&ids, text.width), &documents, draws, pool));
+        let work = Work { augment: work.augment + began.elapsed(), ..work };
+        let batch = Batch::Tokens { ids, documents, masked, samples: draws.len(), length: text.width - 1 };
+        Made { batch, replaced, work }
     }
 
     /// Hides tokens of the rows of `ids`, each as its draw says.
@@ -120,4 +158,8 @@ impl Recipe {
         }
         Masked { inputs, scored }
     }
+}
+
+fn misplaced(starts: &[u32], width: usize) -> String {
+    format!("starts of documents: found {starts:?}, expected places in the row, ascending, below {width}")
 }

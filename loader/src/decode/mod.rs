@@ -11,4 +11,4 @@ mod tokens;
 
 pub(crate) use image::{Images, Picture};
 pub(crate) use text::{check_documents, document};
-pub(crate) use tokens::{Sequences, sequence_width};
+pub(crate) use tokens::{Sequences, Starts, sequence_width};

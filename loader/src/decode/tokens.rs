@@ -1,7 +1,7 @@
 //! Packed token sequences: 32-bit ids in a fixed-size list, and the places at which documents begin.
 
-use arrow::array::{Array, AsArray, FixedSizeListArray, ListArray, RecordBatch, UInt32Array};
-use arrow::datatypes::{DataType, SchemaRef, UInt32Type};
+use arrow::array::{Array, AsArray, FixedSizeListArray, ListArray, RecordBatch};
+use arrow::datatypes::{DataType, SchemaRef, ToByteSlice, UInt32Type};
 
 /// Number of ids in a row of the column `tokens`; the error says what a column is instead.
 pub(crate) fn sequence_width(schema: &SchemaRef) -> Result<usize, String> {
@@ -24,8 +24,34 @@ pub(crate) fn sequence_width(schema: &SchemaRef) -> Result<usize, String> {
 pub(crate) struct Sequences<'a> {
     tokens: &'a FixedSizeListArray,
     ids: &'a [u32],
-    starts: &'a ListArray,
-    places: &'a UInt32Array,
+    starts: Starts<'a>,
+}
+
+/// The places at which documents begin, of rows that were read together.
+pub(crate) struct Starts<'a> {
+    lists: &'a ListArray,
+    places: &'a [u32],
+}
+
+impl<'a> Starts<'a> {
+    /// None if they are not there.
+    pub(crate) fn of(rows: &'a RecordBatch) -> Option<Self> {
+        let lists = rows.column_by_name("starts")?.as_list_opt::<i32>()?;
+        let places = lists.values().as_primitive_opt::<UInt32Type>()?;
+        (places.null_count() == 0).then(|| Self { lists, places: places.values() })
+    }
+
+    /// Those of a row; none if it is null.
+    pub(crate) fn row(&self, row: usize) -> Option<&'a [u32]> {
+        let there = row < self.lists.len() && !self.lists.is_null(row);
+        let offsets = there.then(|| &self.lists.value_offsets()[row..row + 2])?;
+        Some(&self.places[offsets[0] as usize..offsets[1] as usize])
+    }
+
+    /// The same as they are in memory.
+    pub(crate) fn bytes(&self, row: usize) -> Option<&'a [u8]> {
+        self.row(row).map(ToByteSlice::to_byte_slice)
+    }
 }
 
 impl<'a> Sequences<'a> {
@@ -33,20 +59,18 @@ impl<'a> Sequences<'a> {
     pub(crate) fn of(rows: &'a RecordBatch, width: usize) -> Option<Self> {
         let tokens = rows.column_by_name("tokens")?.as_fixed_size_list_opt()?;
         let ids = tokens.values().as_primitive_opt::<UInt32Type>()?;
-        let starts = rows.column_by_name("starts")?.as_list_opt::<i32>()?;
-        let places = starts.values().as_primitive_opt::<UInt32Type>()?;
-        let sound = tokens.value_length() as usize == width && ids.null_count() == 0 && places.null_count() == 0;
-        sound.then(|| Self { tokens, ids: ids.values(), starts, places })
+        let starts = Starts::of(rows)?;
+        let sound = tokens.value_length() as usize == width && ids.null_count() == 0;
+        sound.then(|| Self { tokens, ids: ids.values(), starts })
     }
 
     /// The ids of a row and the places at which documents begin; none if it is null.
     pub(crate) fn row(&self, row: usize) -> Option<(&'a [u32], &'a [u32])> {
-        if row >= self.tokens.len() || self.tokens.is_null(row) || self.starts.is_null(row) {
+        if row >= self.tokens.len() || self.tokens.is_null(row) {
             return None;
         }
         let first = self.tokens.value_offset(row) as usize;
         let ids = &self.ids[first..first + self.tokens.value_length() as usize];
-        let offsets = &self.starts.value_offsets()[row..row + 2];
-        Some((ids, &self.places.values()[offsets[0] as usize..offsets[1] as usize]))
+        Some((ids, self.starts.row(row)?))
     }
 }

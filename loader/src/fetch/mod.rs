@@ -1,16 +1,19 @@
 //! Rows from storage or the cache: planned into reads, read many at a time, tried again, and found again.
 //!
 //! Without a cache the rows of a group are read as they are wanted, in reads of about a MiB ([`ranges`]). With one the
-//! unit is the block: whole blocks are read, kept, and shared. Every read of storage goes through one function, which asks a
+//! unit is the block: whole blocks are read, kept, and shared. Token rows of a local file go straight into their batches
+//! ([`straight`]). Every read of storage goes through one function, which asks a
 //! second time where the first answer is slow, and again where it failed ([`policy`]), and compares the rows with their checks.
 //! Promises: a read with another number of rows than asked for is an error; each row of a group is in memory once.
 //! Deliberately absent: which rows belong together in a group (`prefetch`), and any copy in memory that outlives its group.
 
 mod policy;
 mod ranges;
+mod straight;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{RecordBatch, UInt32Array};
@@ -30,6 +33,7 @@ use crate::plan::{Block, Draw, Plan};
 use crate::stall::Meter;
 use policy::Latencies;
 pub(crate) use ranges::Ranges;
+pub(crate) use straight::Straight;
 
 /// About what one read takes.
 const READ_BYTES: u64 = 1 << 20;
@@ -58,6 +62,8 @@ struct Inner {
     reads: Semaphore,
     settings: Loading,
     latencies: Mutex<Latencies>,
+    /// A table was found whose rows cannot be read straight into batches.
+    indirect: AtomicBool,
 }
 
 /// Rows of a group in memory.
@@ -110,6 +116,7 @@ impl Fetch {
             reads: Semaphore::new(settings.reads.max(1) as usize),
             settings: settings.clone(),
             latencies: Mutex::default(),
+            indirect: AtomicBool::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -293,10 +300,15 @@ impl Inner {
         }
     }
 
+    /// Whether rows of this source are compared with their checks.
+    fn verifies(&self, source: u32) -> bool {
+        self.settings.verify && self.tables[source as usize].schema().field_with_name(CHECK).is_ok()
+    }
+
     async fn once(&self, source: u32, ranges: &Ranges) -> forebay_store::Result<Rows> {
         let began = self.machine.now();
         let table = &self.tables[source as usize];
-        let verify = self.settings.verify && table.schema().field_with_name(CHECK).is_ok();
+        let verify = self.verifies(source);
         let columns: Vec<&str> = self.columns.iter().copied().chain(verify.then_some(CHECK)).collect();
         let mut batch = table.read(ranges.as_slice(), &columns).await?;
         if batch.num_rows() as u64 != ranges.rows() {

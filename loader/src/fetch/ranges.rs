@@ -1,7 +1,8 @@
 //! Which ranges of rows to read for rows that are wanted. Pure.
 //!
 //! Promises: each row is read once, however often it is wanted; neighbours are one range, and so are rows with a gap
-//! between them that is cheaper to read than to skip; of what is read at least half was wanted.
+//! between them that is cheaper to read than to skip; of what is read at least half was wanted, but for columns so small that
+//! it does not matter.
 
 use std::ops::Range;
 
@@ -18,23 +19,29 @@ pub(crate) struct Ranges {
 impl Ranges {
     /// Covers `rows`, in any order and with repetitions; `row_bytes` is what a row takes, about.
     pub(crate) fn covering(rows: Vec<u64>, row_bytes: u64) -> Self {
-        Self::with_gaps(rows, GAP_BYTES / row_bytes.max(1))
+        Self::with_gaps(rows, GAP_BYTES / row_bytes.max(1), 2)
+    }
+
+    /// Covers `rows`, reading gaps of at most so many along, however few rows are wanted between them.
+    pub(crate) fn spanning(rows: Vec<u64>, longest_gap: u64) -> Self {
+        Self::with_gaps(rows, longest_gap, u64::MAX)
     }
 
     /// Exactly `rows`.
     pub(crate) fn exactly(rows: Vec<u64>) -> Self {
-        Self::with_gaps(rows, 0)
+        Self::with_gaps(rows, 0, 1)
     }
 
-    fn with_gaps(mut rows: Vec<u64>, longest_gap: u64) -> Self {
+    /// Of what is covered at least one in `most` was wanted, but for the last row.
+    fn with_gaps(mut rows: Vec<u64>, longest_gap: u64, most: u64) -> Self {
         rows.sort_unstable();
         rows.dedup();
         let mut ranges: Vec<Range<u64>> = Vec::new();
         // Rows of the last range that were asked for: its gaps may be as many, and no more.
-        let mut wanted = 0;
+        let mut wanted = 0u64;
         for row in rows {
             match ranges.last_mut() {
-                Some(last) if row - last.end <= longest_gap && row - last.start <= 2 * wanted => {
+                Some(last) if row - last.end <= longest_gap && row - last.start <= wanted.saturating_mul(most) => {
                     last.end = row + 1;
                     wanted += 1;
                 }
@@ -96,6 +103,18 @@ impl Ranges {
         self.ranges[i].contains(&row).then_some(row)
     }
 
+    /// Where rows, which ascend and are all covered, are among the rows covered.
+    pub(crate) fn places(&self, rows: impl Iterator<Item = u64>) -> Vec<u32> {
+        let mut at = 0;
+        let place = |row: u64| {
+            while self.ranges.get(at).is_some_and(|range| range.end <= row) {
+                at += 1;
+            }
+            self.ranges.get(at).map_or(u32::MAX, |range| (self.before[at] + row - range.start) as u32)
+        };
+        rows.map(place).collect()
+    }
+
     /// Where `row` is among the rows covered; none if it is not.
     pub(crate) fn place(&self, row: u64) -> Option<usize> {
         let i = self.ranges.partition_point(|range| range.end <= row);
@@ -114,7 +133,7 @@ mod tests {
     proptest! {
         #[test]
         fn every_row_is_covered_once_and_found_again(rows in prop::collection::vec(0u64..400, 0..80), gap in 0u64..8) {
-            let found = Ranges::with_gaps(rows.clone(), gap);
+            let found = Ranges::with_gaps(rows.clone(), gap, 2);
             let wanted: BTreeSet<u64> = rows.into_iter().collect();
             prop_assert!(found.ranges.windows(2).all(|pair| pair[0].end < pair[1].start), "{:?}", found);
             let flat: Vec<u64> = found.ranges.iter().cloned().flatten().collect();
@@ -124,6 +143,8 @@ mod tests {
                 prop_assert_eq!(found.row(row), flat.get(row as usize).copied());
             }
             prop_assert!(wanted.iter().all(|row| found.place(*row).is_some()));
+            let places: Vec<u32> = wanted.iter().filter_map(|row| found.place(*row)).map(|place| place as u32).collect();
+            prop_assert_eq!(found.places(wanted.iter().copied()), places);
             for range in &found.ranges {
                 let useful = range.clone().filter(|row| wanted.contains(row)).count() as u64;
                 prop_assert!(wanted.contains(&range.start) && wanted.contains(&(range.end - 1)));
@@ -133,7 +154,7 @@ mod tests {
 
         #[test]
         fn parts_are_small_and_together_the_whole(rows in prop::collection::vec(0u64..400, 0..80), gap in 0u64..8, size in 1u64..50) {
-            let whole = Ranges::with_gaps(rows, gap);
+            let whole = Ranges::with_gaps(rows, gap, 2);
             let parts = whole.clone().cut(size);
             let flat = |ranges: &Ranges| ranges.ranges.iter().cloned().flatten().collect::<Vec<u64>>();
             prop_assert_eq!(parts.iter().flat_map(flat).collect::<Vec<_>>(), flat(&whole));
@@ -145,8 +166,9 @@ mod tests {
     #[test]
     fn neighbours_become_one_range_and_short_gaps_are_read_along() {
         let rows = || vec![7, 3, 4, 5, 3, 20];
-        assert_eq!(Ranges::with_gaps(rows(), 0).ranges, [3..6, 7..8, 20..21]);
-        assert_eq!(Ranges::with_gaps(rows(), 1).ranges, [3..8, 20..21]);
-        assert_eq!(Ranges::with_gaps(rows(), 1000).ranges, [3..8, 20..21]);
+        assert_eq!(Ranges::exactly(rows()).ranges, [3..6, 7..8, 20..21]);
+        assert_eq!(Ranges::with_gaps(rows(), 1, 2).ranges, [3..8, 20..21]);
+        assert_eq!(Ranges::with_gaps(rows(), 1000, 2).ranges, [3..8, 20..21]);
+        assert_eq!(Ranges::spanning(rows(), 12).ranges, std::slice::from_ref(&(3..21)));
     }
 }

@@ -70,6 +70,8 @@ pub struct Work {
     pub read_bytes: u64,
     /// Rows read from storage, those of gaps that were read along included.
     pub read_rows: u64,
+    /// Of these, rows that were read from a local file straight into their batches.
+    pub straight_rows: u64,
     /// Rows that were wanted, each counted once a group.
     pub used_rows: u64,
     /// Seconds in which rows were being read.

@@ -16,7 +16,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit};
 use super::Work as Totals;
 use super::order::Due;
 use super::reader::Read;
-use crate::batch::{Ingredients, Made, MicroBatch, Out, Pool, Recipe, Replaced, Scratch};
+use crate::batch::{Arena, Ingredients, Made, MicroBatch, Out, Pool, Recipe, Replaced, Scratch};
 use crate::error::{Error, Result};
 use crate::stall::{Passage, Reading, Work};
 
@@ -35,6 +35,8 @@ pub(crate) struct Group {
     pub(crate) read: (Instant, Reading),
     /// Rows that came from storage.
     pub(crate) read_rows: u64,
+    /// Of these, those that were read straight into their batches.
+    pub(crate) straight_rows: u64,
     /// Rows that the jobs need.
     pub(crate) used_rows: u64,
     pub(crate) bytes: u64,
@@ -47,6 +49,8 @@ pub(crate) struct Job {
     /// For each draw, which of the group's batches holds its row, and where.
     pub(crate) places: Vec<(u32, u32)>,
     pub(crate) group: Arc<Group>,
+    /// Its ids, if they were read into their places.
+    pub(crate) ids: Option<Arena<u32>>,
 }
 
 pub(crate) type Ready = Result<(MicroBatch, Passage)>;
@@ -57,7 +61,7 @@ pub(crate) struct Queue {
     total: u64,
     bound: u64,
     stopped: AtomicBool,
-    pool: Pool,
+    pub(crate) pool: Pool,
     state: Mutex<State>,
     /// Its condition wakes workers.
     out: Arc<Out>,
@@ -76,6 +80,7 @@ struct State {
     work: Work,
     read_bytes: u64,
     read_rows: u64,
+    straight_rows: u64,
     used_rows: u64,
     request: f64,
 }
@@ -114,6 +119,7 @@ impl Queue {
     pub(crate) fn push(&self, read: Read) {
         let mut state = self.lock();
         state.read_rows += read.group.read_rows;
+        state.straight_rows += read.group.straight_rows;
         state.used_rows += read.group.used_rows;
         state.read_bytes += read.group.bytes;
         state.request += read.seconds;
@@ -176,6 +182,7 @@ impl Queue {
         Totals {
             read_bytes: state.read_bytes,
             read_rows: state.read_rows,
+            straight_rows: state.straight_rows,
             used_rows: state.used_rows,
             request: state.request,
             decode: state.work.decode.as_secs_f64(),
@@ -280,9 +287,13 @@ impl Queue {
 }
 
 fn make(queue: &Queue, job: Job, scratch: &mut Scratch, started: Instant) -> Result<Option<(MicroBatch, Passage)>> {
-    let Job { due, places, group } = job;
+    let Job { due, places, group, ids } = job;
     let ingredients = Ingredients { draws: &due.draws, places: &places, rows: &group.rows, unfit: &group.unfit };
-    let Some(Made { batch, replaced, work }) = queue.recipe.make(&ingredients, scratch, &|| queue.is_stopped())? else { return Ok(None) };
+    let made = match ids {
+        Some(ids) => Some(queue.recipe.filled(ids, &ingredients, &queue.pool)?),
+        None => queue.recipe.make(&ingredients, scratch, &|| queue.is_stopped())?,
+    };
+    let Some(Made { batch, replaced, work }) = made else { return Ok(None) };
     let passage = Passage { read: group.read, started, finished: Instant::now(), work };
     let digest = Replaced::digest(due.digest, &replaced);
     Ok(Some((MicroBatch { step: due.step, index: due.index, digest, batch, replaced }, passage)))

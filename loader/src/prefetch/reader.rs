@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::order::{Due, Order};
 use super::queue::{Group, Job, Queue};
 use crate::error::{Error, Result};
-use crate::fetch::Fetch;
+use crate::fetch::{Fetch, Straight};
 use crate::plan::Draw;
 
 /// The bound is kept in units of so many bytes.
@@ -84,8 +84,9 @@ impl Ahead {
         let draws: Vec<Draw> = due.iter().flat_map(|due| due.draws.iter().copied()).collect();
         // Here, and not in the group's own future: groups take their bytes in their order.
         let permit = self.budget.take(self.fetch.bytes(&draws, row_bytes)).await;
-        let (fetch, row_bytes, budget) = (self.fetch.clone(), Arc::clone(&self.row_bytes), self.budget.clone());
-        let read = async move { (first, count, read_group(&fetch, due, draws, &row_bytes, &budget, permit).await) };
+        let (queue, fetch) = (Arc::clone(&self.queue), self.fetch.clone());
+        let (row_bytes, budget) = (Arc::clone(&self.row_bytes), self.budget.clone());
+        let read = async move { (first, count, read_group(&queue, &fetch, due, draws, &row_bytes, &budget, permit).await) };
         self.next += count;
         self.ramp = (self.ramp * 2).min(MAX_GROUP_ROWS);
         Some((read.boxed(), self))
@@ -110,6 +111,7 @@ fn group(order: &Order, first: u64, ramp: u64, row_bytes: u64, bound: u64) -> Ve
 
 /// Reads a group; also learns what a row takes.
 async fn read_group(
+    queue: &Queue,
     fetch: &Fetch,
     due: Vec<Due>,
     draws: Vec<Draw>,
@@ -120,25 +122,43 @@ async fn read_group(
     let permit = permit?;
     let began = Instant::now();
     let steps = due.first().map_or(0, |due| due.step)..due.last().map_or(0, |due| due.step + 1);
-    let fetched = fetch.group(&draws, row_bytes.load(Ordering::Relaxed), &steps).await?;
+    let straight = match queue.recipe.width() {
+        Some(width) => {
+            let samples: Vec<usize> = due.iter().map(|due| due.draws.len()).collect();
+            fetch.straight(&draws, &samples, width, &queue.pool).await
+        }
+        None => None,
+    };
+    let (fetched, ids, places, used_rows) = match straight {
+        Some(Straight { ids, beside, places, distinct }) => (beside, ids, places, distinct),
+        None => {
+            let fetched = fetch.group(&draws, row_bytes.load(Ordering::Relaxed), &steps).await?;
+            let places: Option<Vec<(u32, u32)>> = draws.iter().map(|draw| fetched.place(draw)).collect();
+            let places = places.ok_or_else(|| Error::Internal(format!("step {}: a row that was read is missing", steps.start)))?;
+            (fetched, Vec::new(), places, distinct(&draws))
+        }
+    };
     let read = fetch.meter().look();
-    let bytes = fetched.bytes();
-    row_bytes.store((bytes / fetched.rows().max(1)).max(1), Ordering::Relaxed);
-    let (rows, unfit, used_rows) = (fetched.batches(), fetched.unfit.clone(), distinct(draws));
+    let bytes = fetched.bytes() + ids.iter().map(|ids| ids.as_bytes().len() as u64).sum::<u64>();
+    let straight_rows = if ids.is_empty() { 0 } else { draws.len() as u64 };
+    let rows = if ids.is_empty() { fetched.rows() } else { straight_rows };
+    row_bytes.store((bytes / rows.max(1)).max(1), Ordering::Relaxed);
+    let (rows, unfit) = (fetched.batches(), fetched.unfit.clone());
     let mut jobs = Vec::with_capacity(due.len());
-    let group =
-        Arc::new(Group { rows, unfit, read, read_rows: fetched.read_rows, used_rows, bytes, _permit: budget.correct(permit, bytes) });
+    let (read_rows, permit) = (fetched.read_rows, budget.correct(permit, bytes));
+    let group = Arc::new(Group { rows, unfit, read, read_rows, straight_rows, used_rows, bytes, _permit: permit });
+    let (mut ids, mut left) = (ids.into_iter(), places.as_slice());
     for due in due {
-        let places: Option<Vec<(u32, u32)>> = due.draws.iter().map(|draw| fetched.place(draw)).collect();
-        let places = places.ok_or_else(|| Error::Internal(format!("step {}: a row that was read is missing", due.step)))?;
-        jobs.push(Job { due, places, group: Arc::clone(&group) });
+        let (own, rest) = left.split_at(due.draws.len());
+        left = rest;
+        jobs.push(Job { due, places: own.to_vec(), group: Arc::clone(&group), ids: ids.next() });
     }
     Ok(Read { jobs, group, seconds: (read.0 - began).as_secs_f64() })
 }
 
 /// How many rows these draws are of.
-fn distinct(draws: Vec<Draw>) -> u64 {
-    let mut rows: Vec<(u32, u64)> = draws.into_iter().map(|draw| (draw.source, draw.row)).collect();
+fn distinct(draws: &[Draw]) -> u64 {
+    let mut rows: Vec<(u32, u64)> = draws.iter().map(|draw| (draw.source, draw.row)).collect();
     rows.sort_unstable();
     rows.dedup();
     rows.len() as u64

@@ -20,6 +20,7 @@ mod disk;
 mod machine;
 mod scenario;
 mod store;
+mod tail;
 
 use crate::plan::permutation::{below, derive};
 

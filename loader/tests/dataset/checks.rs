@@ -59,8 +59,9 @@ fn flip(lake: &Lake, transform: &Transform, verify: bool) -> (usize, usize) {
 
 #[test]
 fn no_flipped_byte_changes_a_token_that_is_fed() {
-    for format in [TableFormat::Lance, TableFormat::Parquet] {
-        let lake = Lake::tokens(format, 400);
+    let narrow = [TableFormat::Lance, TableFormat::Parquet].map(|format| (format, Lake::tokens(format, 400)));
+    // So wide that rows are read straight into their batches.
+    for (format, lake) in narrow.into_iter().chain([(TableFormat::Lance, Lake::wide_tokens(TableFormat::Lance, 60))]) {
         let (found, missed) = flip(&lake, &Transform::Tokens { masking: None }, true);
         assert!(found > 50 && missed == 0, "{format:?}: {found} found, {missed} missed");
         // Neither format would have said so.

@@ -2,6 +2,7 @@
 
 mod checks;
 mod lake;
+mod straight;
 mod text;
 
 use std::collections::BTreeMap;

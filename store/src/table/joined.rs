@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 
-use super::{RowRanges, Table, project};
+use super::{Direct, RowRanges, Table, project};
 use crate::error::{Error, Kind, Result};
 
 /// Reads that one call has under way.
@@ -121,6 +121,27 @@ impl Table for Joined {
         let read: Vec<RecordBatch> = futures::stream::iter(reads).buffered(READS_IN_FLIGHT).try_collect().await?;
         let schema = project(name, &self.schema(), columns)?;
         concat_batches(&schema, &read).map_err(|error| Error::with_source(Kind::Corrupt, format!("{name}: its parts differ"), error))
+    }
+
+    async fn direct(&self, rows: &[u64], column: &str) -> Result<Option<Direct>> {
+        let rows: Vec<u64> = rows.iter().map(|row| undeleted(&self.deleted, *row)).collect();
+        let (mut left, mut found) = (rows.as_slice(), None::<Direct>);
+        while let Some(first) = left.first() {
+            let part = self.starts.partition_point(|start| start <= first) - 1;
+            let Some(table) = self.parts.get(part) else { return Ok(None) };
+            let (within, rest) = left.split_at(left.partition_point(|row| *row < self.starts[part + 1]));
+            let within: Vec<u64> = within.iter().map(|row| row - self.starts[part]).collect();
+            let Some(more) = table.direct(&within, column).await? else { return Ok(None) };
+            let fits = match &mut found {
+                Some(found) => found.append(more),
+                None => found.replace(more).is_none(),
+            };
+            if !fits {
+                return Ok(None);
+            }
+            left = rest;
+        }
+        Ok(found)
     }
 
     async fn select(&self, predicate: &str) -> Result<BoxStream<'static, Result<RowRanges>>> {

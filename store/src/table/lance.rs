@@ -9,13 +9,13 @@ mod plain;
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::hash::Hash;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{ArrayRef, AsArray, RecordBatch};
-use arrow::compute::{concat_batches, take_record_batch};
+use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Schema, SchemaRef, UInt64Type};
 use async_trait::async_trait;
 use datafusion::error::DataFusionError;
@@ -36,9 +36,10 @@ use lance_io::scheduler::{ScanScheduler, SchedulerConfig};
 use lance_table::io::commit::ConditionalPutCommitHandler;
 use url::Url;
 
+use self::plain::Plain;
 use super::select::{Predicate, push};
-use super::{RowRanges, Table, Tables, conform, items, named, project, ranges};
-use crate::cause::{from_io, from_lance};
+use super::{Direct, RowRanges, Table, Tables, conform, items, named, project, ranges};
+use crate::cause::from_lance;
 use crate::error::{Error, Kind, Result};
 use crate::location::Location;
 
@@ -51,9 +52,7 @@ const SCAN_BATCHES_AHEAD: usize = 2;
 const SCAN_BUFFER_BYTES: u64 = 64 << 20;
 /// Fragments that one call reads or checks at a time.
 const FRAGMENTS_IN_FLIGHT: usize = 8;
-/// Lance decodes a few rows of what lies beside plain rows as slowly as many: a gap of so many is read along.
-const GAP_ROWS: u64 = 128;
-/// Open fragment readers that are kept; each holds its file's metadata.
+/// Open readers of fragments that are kept, and open columns that need none; each holds its file's metadata.
 const READERS_KEPT: usize = 64;
 
 /// Lance's name for the column of addresses: the fragment's id in the upper half, the row within it in the lower.
@@ -307,18 +306,11 @@ struct LanceTable {
     fragments: Vec<FileFragment>,
     /// First row of every fragment, then the number of rows.
     starts: Vec<u64>,
-    readers: Mutex<HashMap<ReaderKey, Arc<Reader>>>,
+    readers: Mutex<HashMap<ReaderKey, Arc<FragmentReader>>>,
+    /// Columns of fragments whose rows need no decoding; none for those that do.
+    plain: Mutex<HashMap<(usize, String), Option<Arc<Plain>>>>,
     /// Its folder of data, if it is on a local disk.
     folder: Option<PathBuf>,
-    pool: plain::Pool,
-}
-
-/// How columns of a fragment are read.
-struct Reader {
-    /// Those whose rows need no decoding.
-    plain: Vec<(String, Arc<plain::Plain>)>,
-    /// All others, if there are any.
-    decoded: Option<FragmentReader>,
 }
 
 impl LanceTable {
@@ -335,90 +327,45 @@ impl LanceTable {
         }
         let schema = items::unmarked(&Schema::from(dataset.schema()));
         let folder = location.url_of(&format!("{path}/data")).to_file_path().ok();
-        let (readers, pool) = (Mutex::default(), plain::Pool::default());
-        Ok(Self { path: path.to_owned(), name, dataset, schema, fragments, starts, readers, folder, pool })
+        let (readers, plain) = (Mutex::default(), Mutex::default());
+        Ok(Self { path: path.to_owned(), name, dataset, schema, fragments, starts, readers, plain, folder })
     }
 
     async fn read_part(&self, part: &ranges::Part, columns: &[&str]) -> Result<Vec<RecordBatch>> {
-        let reader = self.reader(part.index, columns).await?;
-        if reader.plain.is_empty() {
-            return self.decoded(&reader, &part.ranges).await;
-        }
-        let (wide, places) = ranges::bridged(&part.ranges, GAP_ROWS);
-        let (decoded, mut columns) = futures::try_join!(self.decoded(&reader, &wide), self.plain(&reader, part))?;
-        let failed = |error| Error::new(Kind::Corrupt, format!("{}: {error}", self.name));
-        if let Some(first) = decoded.first() {
-            let (found, expected) = (decoded.iter().map(RecordBatch::num_rows).sum::<usize>() as u64, ranges::rows(&wide));
-            if found != expected {
-                let message = format!("{}: part {} gave {found} rows, expected {expected}", self.name, part.index);
-                return Err(Error::new(Kind::Corrupt, message));
-            }
-            let decoded = concat_batches(first.schema_ref(), &decoded).and_then(|rows| match rows.num_rows() == places.len() {
-                true => Ok(rows),
-                false => take_record_batch(&rows, &places),
-            });
-            let decoded = decoded.map_err(failed)?;
-            columns.extend(first.schema_ref().fields().iter().map(|field| field.name().clone()).zip(decoded.columns().iter().cloned()));
-        }
-        Ok(vec![RecordBatch::try_from_iter(columns).map_err(failed)?])
-    }
-
-    /// The columns that Lance decodes.
-    async fn decoded(&self, reader: &Reader, ranges: &[Range<u64>]) -> Result<Vec<RecordBatch>> {
-        let Some(decoded) = &reader.decoded else { return Ok(Vec::new()) };
         let read = async {
+            let reader = self.reader(part.index, columns).await?;
             // One batch, if Lance can: the ranges of a read are few.
-            let batches = decoded.read_ranges(ranges.into(), u32::MAX).await?;
+            let batches = reader.read_ranges(part.ranges.as_slice().into(), u32::MAX).await?;
             batches.buffered(2).try_collect().await
         };
         read.await.map_err(|error| from_lance(&self.name, error))
     }
 
-    /// The columns that need no decoding.
-    async fn plain(&self, reader: &Reader, part: &ranges::Part) -> Result<Vec<(String, ArrayRef)>> {
-        let mut arrays = Vec::with_capacity(reader.plain.len());
-        for (name, column) in &reader.plain {
-            let (column, ranges) = (Arc::clone(column), part.ranges.clone());
-            let read = tokio::task::spawn_blocking(move || column.read(&ranges)).await;
-            let read = read.map_err(|_| Error::new(Kind::Internal, format!("{}: its read was given up", self.name)))?;
-            arrays.push((name.clone(), read.map_err(|error| from_io(&self.name, &error))?));
+    async fn reader(&self, fragment: usize, columns: &[&str]) -> lance::Result<Arc<FragmentReader>> {
+        let key = (fragment, columns.iter().map(|column| (*column).to_owned()).collect());
+        if let Some(reader) = kept(&self.readers, &key) {
+            return Ok(reader);
         }
-        Ok(arrays)
-    }
-
-    async fn reader(&self, fragment: usize, columns: &[&str]) -> Result<Arc<Reader>> {
-        let key = (fragment, columns.iter().map(|column| (*column).to_owned()).collect::<Vec<_>>());
-        if let Some(reader) = self.readers.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
-            return Ok(reader.clone());
-        }
-        let open = async {
-            let mut plain = Vec::new();
-            for column in columns {
-                if let Some(found) = self.plain_column(&self.fragments[fragment], column).await? {
-                    plain.push(((*column).to_owned(), Arc::new(found)));
-                }
-            }
-            let others: Vec<&str> = columns.iter().copied().filter(|column| plain.iter().all(|(name, _)| name != column)).collect();
-            let decoded = match others.as_slice() {
-                [] => None,
-                others => {
-                    let projection = self.dataset.schema().project(others)?;
-                    Some(self.fragments[fragment].open(&projection, FragReadConfig::default()).await?)
-                }
-            };
-            Ok(Arc::new(Reader { plain, decoded }))
-        };
-        let reader = open.await.map_err(|error| from_lance(&self.name, error))?;
-        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
-        if readers.len() >= READERS_KEPT {
-            readers.clear();
-        }
-        readers.insert(key, reader.clone());
+        let projection = self.dataset.schema().project(columns)?;
+        let reader = Arc::new(self.fragments[fragment].open(&projection, FragReadConfig::default()).await?);
+        keep(&self.readers, key, reader.clone());
         Ok(reader)
     }
 
+    /// A column of a fragment, if its rows need no decoding.
+    async fn plain(&self, fragment: usize, column: &str) -> Result<Option<Arc<Plain>>> {
+        let key = (fragment, column.to_owned());
+        if let Some(plain) = kept(&self.plain, &key) {
+            return Ok(plain);
+        }
+        let plain = self.plain_column(&self.fragments[fragment], column).await.map_err(|error| from_lance(&self.name, error))?;
+        let plain = plain.map(Arc::new);
+        keep(&self.plain, key, plain.clone());
+        Ok(plain)
+    }
+
     /// A column of a fragment, if it is in a local file and needs no decoding.
-    async fn plain_column(&self, fragment: &FileFragment, column: &str) -> lance::Result<Option<plain::Plain>> {
+    async fn plain_column(&self, fragment: &FileFragment, column: &str) -> lance::Result<Option<Plain>> {
         // Where Lance deleted rows, it alone knows which are left.
         let Some(folder) = self.folder.as_ref().filter(|_| fragment.metadata().deletion_file.is_none()) else { return Ok(None) };
         let kind = self.schema.field_with_name(column).ok().map(|field| field.data_type());
@@ -435,8 +382,22 @@ impl LanceTable {
         let metadata = fragment.get_file_metadata(&file_of).await?;
         let pages: Option<&[PageInfo]> = metadata.column_infos.get(index).map(|column| column.page_infos.as_ref());
         let rows = |pages: &&[PageInfo]| pages.iter().map(|page| page.num_rows).sum::<u64>() == metadata.num_rows;
-        Ok(pages.filter(rows).and_then(|pages| plain::Plain::new(Arc::new(file), kind, pages, &self.pool)))
+        Ok(pages.filter(rows).and_then(|pages| Plain::new(file, kind, pages)))
     }
+}
+
+/// What is kept under a key.
+fn kept<K: Eq + Hash, V: Clone>(of: &Mutex<HashMap<K, V>>, key: &K) -> Option<V> {
+    of.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+}
+
+/// Keeps it, and no more than [`READERS_KEPT`].
+fn keep<K: Eq + Hash, V>(of: &Mutex<HashMap<K, V>>, key: K, value: V) {
+    let mut all = of.lock().unwrap_or_else(PoisonError::into_inner);
+    if all.len() >= READERS_KEPT {
+        all.clear();
+    }
+    all.insert(key, value);
 }
 
 #[async_trait]
@@ -455,6 +416,22 @@ impl Table for LanceTable {
         let reads: Vec<_> = plan.parts.iter().map(|part| self.read_part(part, columns)).collect();
         let read: Vec<_> = futures::stream::iter(reads).buffered(FRAGMENTS_IN_FLIGHT).try_collect().await?;
         plan.assemble(&self.name, &schema, &read)
+    }
+
+    async fn direct(&self, rows: &[u64], column: &str) -> Result<Option<Direct>> {
+        let (mut left, mut direct) = (rows, None);
+        while let Some(first) = left.first() {
+            let fragment = self.starts.partition_point(|start| start <= first) - 1;
+            let Some(start) = self.starts.get(fragment).filter(|_| fragment < self.fragments.len()) else { return Ok(None) };
+            let Some(plain) = self.plain(fragment, column).await? else { return Ok(None) };
+            let (within, rest) = left.split_at(left.partition_point(|row| *row < self.starts[fragment + 1]));
+            let direct = direct.get_or_insert_with(|| Direct::new(&self.name, plain.width()));
+            if !plain.locate(within.iter().map(|row| row - start), direct) {
+                return Ok(None);
+            }
+            left = rest;
+        }
+        Ok(direct)
     }
 
     async fn select(&self, predicate: &str) -> Result<BoxStream<'static, Result<RowRanges>>> {

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use arrow::array::{RecordBatch, UInt32Array};
+use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
 
@@ -91,37 +91,11 @@ fn place(parts: &[Part], index: usize, range: &Range<u64>) -> Option<Piece> {
     None
 }
 
-/// Fewer ranges that cover these, which ascend, reading gaps of at most so many rows along; and the places of the rows of
-/// these among what is read.
-pub(super) fn bridged(ranges: &[Range<u64>], gap: u64) -> (Vec<Range<u64>>, UInt32Array) {
-    let mut wide: Vec<Range<u64>> = Vec::new();
-    // Rows that are read before the last of the wide ranges.
-    let mut before = 0;
-    let mut places = Vec::new();
-    for range in ranges {
-        match wide.last_mut().filter(|last| range.start - last.end <= gap) {
-            Some(last) => last.end = range.end,
-            None => {
-                before += wide.last().map_or(0, |last| last.end - last.start);
-                wide.push(range.clone());
-            }
-        }
-        let first = wide.last().map_or(0, |last| last.start);
-        places.extend((range.start - first + before..range.end - first + before).map(|place| place as u32));
-    }
-    (wide, places.into())
-}
-
 impl Part {
     /// Number of rows that are read.
     pub(super) fn rows(&self) -> u64 {
-        rows(&self.ranges)
+        self.ranges.iter().map(|range| range.end - range.start).sum()
     }
-}
-
-/// Number of rows in ranges.
-pub(super) fn rows(ranges: &[Range<u64>]) -> u64 {
-    ranges.iter().map(|range| range.end - range.start).sum()
 }
 
 impl Plan {
@@ -190,13 +164,6 @@ mod tests {
             let expected: Vec<u64> = ranges.into_iter().flatten().collect();
             prop_assert_eq!(answer.column(0).as_primitive::<UInt64Type>().values().to_vec(), expected);
         }
-    }
-
-    #[test]
-    fn gaps_that_are_read_along_are_left_out_again() {
-        let (wide, places) = bridged(&[1..3, 5..6, 20..22, 24..25], 2);
-        assert_eq!((wide, places.values().to_vec()), (vec![1..6, 20..25], vec![0, 1, 4, 5, 6, 9]));
-        assert_eq!(bridged(&[], 2).0, []);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use arrow::array::{FixedSizeBinaryArray, UInt32Builder};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt32Type};
 use forebay_schemas::dataset::{TableFormat, TableRef};
 use forebay_schemas::record;
-use forebay_store::{Dataset, Error, Kind, Tables};
+use forebay_store::{Dataset, Error, Kind, Table, Tables};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 
@@ -16,6 +16,7 @@ use crate::place::{Place, on_every_store};
 
 on_every_store!(
     rows_come_back_in_the_order_asked_for,
+    rows_of_local_lance_files_are_read_straight_to_their_places,
     images_come_back_byte_for_byte,
     a_crashed_append_is_in_no_table,
     of_two_appends_to_one_parent_none_sees_the_other,
@@ -29,7 +30,7 @@ on_every_store!(
 );
 
 const FORMATS: [TableFormat; 2] = [TableFormat::Lance, TableFormat::Parquet];
-/// So long that Lance keeps rows as they are in memory, which its local files are read by.
+/// So long that Lance keeps rows as they are in memory.
 const LENGTH: usize = 127;
 
 /// Token sequences number `rows`; every token tells its row and place.
@@ -122,6 +123,52 @@ async fn rows_come_back_in_the_order_asked_for(place: Place) {
             assert_eq!(found, expected, "{format:?}, seed {seed}, {ranges:?}");
             let found = table.read(&ranges, &["starts", "tokens"]).await.expect("read");
             assert_eq!(found, expected.project(&[2, 0]).expect("project"), "{format:?}, seed {seed}, {ranges:?}");
+        }
+    }
+}
+
+/// The numbers that the tokens tell of rows read straight to their places, and how many reads it took; none if they have to be
+/// decoded.
+async fn straight(table: &dyn Table, rows: &[u64]) -> Option<(Vec<u64>, usize)> {
+    let direct = table.direct(rows, "tokens").await.expect("direct")?;
+    assert_eq!((direct.width(), direct.rows()), (4 * (LENGTH + 1), rows.len()));
+    let mut memory = vec![0; rows.len() * direct.width()];
+    let mut places: Vec<&mut [u8]> = memory.chunks_exact_mut(direct.width()).collect();
+    direct.read(&mut places, |_, _| ()).expect("rows");
+    let number = |row: &[u8]| {
+        let ids: Vec<u32> = row.chunks_exact(4).map(|id| u32::from_le_bytes(id.try_into().expect("four bytes"))).collect();
+        assert!((0..).zip(&ids).all(|(at, id)| *id == ids[0] + at), "{ids:?}");
+        u64::from(ids[0] / 1000)
+    };
+    Some((memory.chunks_exact(direct.width()).map(number).collect(), direct.reads()))
+}
+
+async fn rows_of_local_lance_files_are_read_straight_to_their_places(place: Place) {
+    let (dataset, local) = (place.dataset().await, !place.url.contains("://"));
+    for format in FORMATS {
+        let tables = dataset.tables(format);
+        let first = write(&tables, None, 0..1500).await.expect("write");
+        let second = write(&tables, Some(&first), 1500..2900).await.expect("append");
+        let last = tables.write("tables/last", None, record::sequences(LENGTH), stream(batches(2900..3000))).await.expect("write");
+        let joined = dataset.extend_table(&second, &[1, 2, 1499, 2899], last).await.expect("extend");
+        let left: Vec<u64> = (0..3000).filter(|row| ![1, 2, 1499, 2899].contains(row)).collect();
+        for (written, expected) in [(second, (0..2900).collect()), (joined, left)] {
+            let table = tables.open(&written).await.expect("open");
+            let mut random = Random(7);
+            let mut rows: Vec<u64> = (0..700).map(|_| random.below(table.rows())).chain([0, table.rows() - 1]).collect();
+            rows.sort_unstable();
+            let numbers = |rows: &[u64]| rows.iter().map(|row| expected[*row as usize]).collect::<Vec<u64>>();
+            if !local || format != TableFormat::Lance {
+                assert!(straight(table.as_ref(), &rows).await.is_none(), "{format:?} in {}", place.url);
+                continue;
+            }
+            assert_eq!(straight(table.as_ref(), &rows).await.expect("rows").0, numbers(&rows));
+            // Neighbours are one read; a file ends one, and so does a row that is not there.
+            let neighbours: Vec<u64> = (1300..1700).collect();
+            assert_eq!(straight(table.as_ref(), &neighbours).await.expect("rows"), (numbers(&neighbours), 2));
+            assert!(table.direct(&[3, table.rows()], "tokens").await.expect("direct").is_none());
+            assert!(table.direct(&[3], "starts").await.expect("direct").is_none());
+            assert!(table.direct(&[3], "nothing").await.expect("direct").is_none());
         }
     }
 }
