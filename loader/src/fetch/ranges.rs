@@ -103,6 +103,18 @@ impl Ranges {
         self.ranges[i].contains(&row).then_some(row)
     }
 
+    /// Where rows, which ascend and are all covered, are among the rows covered.
+    pub(crate) fn places(&self, rows: impl Iterator<Item = u64>) -> Vec<u32> {
+        let mut at = 0;
+        let place = |row: u64| {
+            while self.ranges.get(at).is_some_and(|range| range.end <= row) {
+                at += 1;
+            }
+            self.ranges.get(at).map_or(u32::MAX, |range| (self.before[at] + row - range.start) as u32)
+        };
+        rows.map(place).collect()
+    }
+
     /// Where `row` is among the rows covered; none if it is not.
     pub(crate) fn place(&self, row: u64) -> Option<usize> {
         let i = self.ranges.partition_point(|range| range.end <= row);
@@ -131,6 +143,8 @@ mod tests {
                 prop_assert_eq!(found.row(row), flat.get(row as usize).copied());
             }
             prop_assert!(wanted.iter().all(|row| found.place(*row).is_some()));
+            let places: Vec<u32> = wanted.iter().filter_map(|row| found.place(*row)).map(|place| place as u32).collect();
+            prop_assert_eq!(found.places(wanted.iter().copied()), places);
             for range in &found.ranges {
                 let useful = range.clone().filter(|row| wanted.contains(row)).count() as u64;
                 prop_assert!(wanted.contains(&range.start) && wanted.contains(&(range.end - 1)));

@@ -28,22 +28,39 @@ pub(crate) struct Straight {
     pub(crate) ids: Vec<Arena<u32>>,
     /// The columns beside them.
     pub(crate) beside: Fetched,
+    /// For each draw, which piece of these has its row, and where.
+    pub(crate) places: Vec<(u32, u32)>,
+    /// Rows, each counted once.
+    pub(crate) distinct: u64,
 }
 
-/// A row, and which sample of the group it is.
+/// A row, and which sample of the group it is: the row in the upper half, so that they are sorted as numbers.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Wanted {
-    source: u32,
-    row: u64,
-    sample: usize,
+struct Wanted(u128);
+
+impl Wanted {
+    fn new(row: u64, sample: usize) -> Self {
+        Self(u128::from(row) << 64 | sample as u128)
+    }
+
+    fn row(self) -> u64 {
+        (self.0 >> 64) as u64
+    }
+
+    fn sample(self) -> usize {
+        self.0 as u64 as usize
+    }
 }
 
 /// Rows of one source: where they are, and what is beside them.
 struct Located {
+    source: u32,
     rows: Vec<Wanted>,
     direct: Direct,
     ranges: Ranges,
     beside: RecordBatch,
+    /// Where in `beside` each of `rows` is.
+    places: Vec<u32>,
 }
 
 impl Fetch {
@@ -67,12 +84,12 @@ impl Fetch {
 
 impl Inner {
     async fn straight(&self, draws: &[Draw], samples: &[usize], width: usize, pool: &Pool) -> Result<Option<Straight>> {
-        let wanted = |(sample, draw): (usize, &Draw)| Wanted { source: draw.source, row: draw.row, sample };
-        let mut wanted: Vec<Wanted> = draws.iter().enumerate().map(wanted).collect();
-        wanted.sort_unstable();
+        let mut wanted: Vec<Vec<Wanted>> = vec![Vec::new(); self.tables.len()];
+        draws.iter().enumerate().for_each(|(sample, draw)| wanted[draw.source as usize].push(Wanted::new(draw.row, sample)));
         let mut located = Vec::new();
-        for rows in wanted.chunk_by(|one, other| one.source == other.source) {
-            match self.located(rows, 4 * width).await? {
+        for (source, mut rows) in (0..).zip(wanted).filter(|(_, rows)| !rows.is_empty()) {
+            rows.sort_unstable();
+            match self.located(source, rows, 4 * width).await? {
                 Some(found) => located.push(found),
                 // It will not be another time either.
                 None => {
@@ -88,26 +105,29 @@ impl Inner {
         });
         let shutting_down = || forebay_store::Error::new(Kind::Internal, "the runtime is shutting down");
         let (ids, located) = read.await.ok_or_else(shutting_down)??;
-        let piece = |located: Located| {
-            let source = located.rows.first().map_or(0, |wanted| wanted.source);
-            Piece { source, ranges: located.ranges, rows: located.beside, unfit: Vec::new(), stored: true }
-        };
-        let pieces = located.into_iter().map(piece).collect();
-        Ok(Some(Straight { ids, beside: Fetched { pieces, unfit: Default::default(), read_rows: wanted.len() as u64 } }))
+        let (mut places, mut distinct, mut pieces) = (vec![(0, 0); draws.len()], 0, Vec::with_capacity(located.len()));
+        for (piece, Located { source, rows, ranges, beside, places: found, .. }) in (0..).zip(located) {
+            rows.iter().zip(&found).for_each(|(wanted, place)| places[wanted.sample()] = (piece, *place));
+            distinct += 1 + found.windows(2).filter(|pair| pair[0] != pair[1]).count() as u64;
+            pieces.push(Piece { source, ranges, rows: beside, unfit: Vec::new(), stored: true });
+        }
+        let beside = Fetched { pieces, unfit: Default::default(), read_rows: draws.len() as u64 };
+        Ok(Some(Straight { ids, beside, places, distinct }))
     }
 
     /// Rows of one source, in ascending order, of so many bytes each; none if they have to be decoded.
-    async fn located(&self, rows: &[Wanted], bytes: usize) -> Result<Option<Located>> {
-        let (Some(source), Some((ids, beside))) = (rows.first().map(|row| row.source), self.columns.split_first()) else { return Ok(None) };
+    async fn located(&self, source: u32, rows: Vec<Wanted>, bytes: usize) -> Result<Option<Located>> {
+        let Some((ids, beside)) = self.columns.split_first() else { return Ok(None) };
         let table = &self.tables[source as usize];
-        let numbers: Vec<u64> = rows.iter().map(|wanted| wanted.row).collect();
+        let numbers: Vec<u64> = rows.iter().map(|wanted| wanted.row()).collect();
         let Some(direct) = table.direct(&numbers, ids).await?.filter(|direct| direct.width() == bytes) else { return Ok(None) };
         let ranges = Ranges::spanning(numbers, GAP_ROWS);
+        let places = ranges.places(rows.iter().map(|wanted| wanted.row()));
         let columns: Vec<&str> = beside.iter().copied().chain(self.verifies(source).then_some(CHECK)).collect();
         let beside = table.read(ranges.as_slice(), &columns).await?;
         let found = beside.num_rows() as u64;
         match found == ranges.rows() {
-            true => Ok(Some(Located { rows: rows.to_vec(), direct, ranges, beside })),
+            true => Ok(Some(Located { source, rows, direct, ranges, beside, places })),
             false => Err(forebay_store::Error::new(Kind::Corrupt, format!("a read gave {found} rows, expected {}", ranges.rows()))),
         }
     }
@@ -117,18 +137,17 @@ impl Inner {
 fn fill(ids: &mut [Arena<u32>], width: usize, located: &[Located]) -> Result<()> {
     let mut places: Vec<Option<&mut [u8]>> =
         ids.iter_mut().flat_map(|ids| ids.as_bytes_mut().chunks_exact_mut(4 * width)).map(Some).collect();
-    for Located { rows, direct, ranges, beside } in located {
+    for Located { rows, direct, beside, places: beside_places, .. } in located {
         let corrupt = |what: String| forebay_store::Error::new(Kind::Corrupt, what);
         let checks = match beside.column_by_name(CHECK) {
             Some(_) => Some(Checks::of(beside).ok_or_else(|| corrupt("a read gave rows without their checks".to_owned()))?),
             None => None,
         };
-        let mut own: Vec<&mut [u8]> = rows.iter().filter_map(|wanted| places.get_mut(wanted.sample)?.take()).collect();
+        let mut own: Vec<&mut [u8]> = rows.iter().filter_map(|wanted| places.get_mut(wanted.sample())?.take()).collect();
         let mut unfit = 0;
         direct.read(&mut own, |first, filled| {
             let Some(checks) = &checks else { return };
-            let fits = |(ids, wanted): &(&&mut [u8], &Wanted)| ranges.place(wanted.row).is_some_and(|place| checks.fits(place, ids));
-            unfit += filled.iter().zip(&rows[first..]).filter(|row| !fits(row)).count();
+            unfit += filled.iter().zip(&beside_places[first..]).filter(|(ids, place)| !checks.fits(**place as usize, ids)).count();
         })?;
         if unfit > 0 {
             return Err(corrupt(format!("{unfit} rows do not fit their checks")));

@@ -128,31 +128,36 @@ async fn read_group(
         }
         None => None,
     };
-    let (fetched, ids) = match straight {
-        Some(Straight { ids, beside }) => (beside, ids),
-        None => (fetch.group(&draws, row_bytes.load(Ordering::Relaxed), &steps).await?, Vec::new()),
+    let (fetched, ids, places, used_rows) = match straight {
+        Some(Straight { ids, beside, places, distinct }) => (beside, ids, places, distinct),
+        None => {
+            let fetched = fetch.group(&draws, row_bytes.load(Ordering::Relaxed), &steps).await?;
+            let places: Option<Vec<(u32, u32)>> = draws.iter().map(|draw| fetched.place(draw)).collect();
+            let places = places.ok_or_else(|| Error::Internal(format!("step {}: a row that was read is missing", steps.start)))?;
+            (fetched, Vec::new(), places, distinct(&draws))
+        }
     };
     let read = fetch.meter().look();
     let bytes = fetched.bytes() + ids.iter().map(|ids| ids.as_bytes().len() as u64).sum::<u64>();
     let straight_rows = if ids.is_empty() { 0 } else { draws.len() as u64 };
     let rows = if ids.is_empty() { fetched.rows() } else { straight_rows };
     row_bytes.store((bytes / rows.max(1)).max(1), Ordering::Relaxed);
-    let (rows, unfit, used_rows) = (fetched.batches(), fetched.unfit.clone(), distinct(draws));
+    let (rows, unfit) = (fetched.batches(), fetched.unfit.clone());
     let mut jobs = Vec::with_capacity(due.len());
     let (read_rows, permit) = (fetched.read_rows, budget.correct(permit, bytes));
     let group = Arc::new(Group { rows, unfit, read, read_rows, straight_rows, used_rows, bytes, _permit: permit });
-    let mut ids = ids.into_iter();
+    let (mut ids, mut left) = (ids.into_iter(), places.as_slice());
     for due in due {
-        let places: Option<Vec<(u32, u32)>> = due.draws.iter().map(|draw| fetched.place(draw)).collect();
-        let places = places.ok_or_else(|| Error::Internal(format!("step {}: a row that was read is missing", due.step)))?;
-        jobs.push(Job { due, places, group: Arc::clone(&group), ids: ids.next() });
+        let (own, rest) = left.split_at(due.draws.len());
+        left = rest;
+        jobs.push(Job { due, places: own.to_vec(), group: Arc::clone(&group), ids: ids.next() });
     }
     Ok(Read { jobs, group, seconds: (read.0 - began).as_secs_f64() })
 }
 
 /// How many rows these draws are of.
-fn distinct(draws: Vec<Draw>) -> u64 {
-    let mut rows: Vec<(u32, u64)> = draws.into_iter().map(|draw| (draw.source, draw.row)).collect();
+fn distinct(draws: &[Draw]) -> u64 {
+    let mut rows: Vec<(u32, u64)> = draws.iter().map(|draw| (draw.source, draw.row)).collect();
     rows.sort_unstable();
     rows.dedup();
     rows.len() as u64
