@@ -297,6 +297,9 @@ impl ObjectStoreProvider for Provider {
 /// A fragment and the columns read of it.
 type ReaderKey = (usize, Vec<String>);
 
+/// A fragment and one of its columns.
+type ColumnKey = (usize, String);
+
 /// An open Lance table.
 struct LanceTable {
     path: String,
@@ -308,7 +311,7 @@ struct LanceTable {
     starts: Vec<u64>,
     readers: Mutex<HashMap<ReaderKey, Arc<FragmentReader>>>,
     /// Columns of fragments whose rows need no decoding; none for those that do.
-    plain: Mutex<HashMap<(usize, String), Option<Arc<Plain>>>>,
+    plain: Mutex<HashMap<ColumnKey, Option<Arc<Plain>>>>,
     /// Its folder of data, if it is on a local disk.
     folder: Option<PathBuf>,
 }
