@@ -70,14 +70,6 @@ fn no_flipped_byte_changes_a_token_that_is_fed() {
 }
 
 #[test]
-fn no_flipped_byte_changes_a_token_that_is_made_of_a_document() {
-    let texts: Vec<String> = (0..200).map(super::text::document).collect();
-    let transform = Transform::Documents { tokenizer: super::text::tokenizer(&texts, false), length: 16, masking: None };
-    let (found, missed) = flip(&Lake::documents(TableFormat::Lance, &texts), &transform, true);
-    assert!(found > 30 && missed == 0, "{found} found, {missed} missed");
-}
-
-#[test]
 fn no_flipped_byte_changes_a_picture_or_its_label() {
     let lake = Lake::images(60);
     let transform = Transform::Images { size: 8, mean: [0.5; 3], std: [0.5; 3], format: Pixels::U8, augment: None };

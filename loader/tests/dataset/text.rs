@@ -12,12 +12,12 @@ use super::lake::{LENGTH, Lake};
 use super::{all, ordering};
 
 /// Documents of 1 to some 60 words.
-pub(crate) fn document(row: u64) -> String {
+fn document(row: u64) -> String {
     let words = 1 + row * row % 61;
     (0..words).map(|word| format!("word{} of row {row}, größe {}\n", word % 7, (row + word) % 13)).collect()
 }
 
-pub(crate) fn tokenizer(texts: &[String], mask: bool) -> Tokenizer {
+fn tokenizer(texts: &[String], mask: bool) -> Tokenizer {
     Tokenizer::from_json(&forebay_tokens::train(texts, 400, mask).expect("trained")).expect("tokenizer")
 }
 
@@ -138,21 +138,27 @@ fn a_document_that_has_changed_is_replaced_and_bytes_that_are_no_text_are_an_err
     let lake = Lake::documents(TableFormat::Lance, &texts);
     let file = super::checks::data(lake.folder.path()).pop().expect("a file");
     let sound = std::fs::read(&file).expect("file");
-    let at = sound.windows(40).position(|window| window == &texts[5].as_bytes()[100..140]).expect("text as it is");
+    let at = |row: usize| sound.windows(400).position(|window| window == texts[row].as_bytes()).expect("text as it is");
     let transform = Transform::Documents { tokenizer: tokenizer(&texts, false), length: 24, masking: None };
     let loading = Loading { patience: Millis(0), ..Loading::default() };
     let options = StreamOptions { corrupt_samples: 1, ..StreamOptions::default() };
-    let epoch = |byte: u8| {
+    let epoch = |place: usize, byte: u8| {
         let mut bytes = sound.clone();
-        bytes[at + 3] = byte;
+        bytes[place] = byte;
         std::fs::write(&file, bytes).expect("file");
         let mut stream = load(&lake, (1, 8), &transform, &loading).stream(lake.handle(), vec![0], 0, 5, options);
         std::iter::from_fn(|| stream.next()).collect::<Result<Vec<MicroBatch>, Error>>()
     };
-    let fed = epoch(b'A').expect("an epoch");
-    let replaced: Vec<_> = fed.iter().flat_map(|micro_batch| &micro_batch.replaced).collect();
-    assert!(replaced.len() == 1 && replaced[0].row == 5 && replaced[0].reason.contains("do not fit the check"), "{replaced:?}");
-    assert_eq!(epoch(0xff).expect_err("no text").kind(), Kind::Corrupt);
+    for row in (0..40).step_by(3) {
+        let place = at(row) + 9 * row;
+        let fed = epoch(place, sound[place] ^ 1 << (row % 7)).expect("an epoch");
+        let replaced: Vec<_> = fed.iter().flat_map(|micro_batch| &micro_batch.replaced).collect();
+        assert!(
+            replaced.len() == 1 && replaced[0].row == row as u64 && replaced[0].reason.contains("do not fit the check"),
+            "{replaced:?}"
+        );
+    }
+    assert_eq!(epoch(at(5), 0xff).expect_err("no text").kind(), Kind::Corrupt);
 }
 
 #[test]
