@@ -13,8 +13,10 @@ mod straight;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
@@ -37,6 +39,9 @@ pub(crate) use straight::Straight;
 
 /// About what one read takes.
 const READ_BYTES: u64 = 1 << 20;
+
+/// A read may take so long, however little patience a run has.
+const SHORTEST_LIMIT: Duration = Duration::from_secs(10);
 
 /// Where reading is done, and what is told of it.
 pub(crate) struct Host {
@@ -257,7 +262,7 @@ impl Inner {
         let began = self.machine.now();
         let mut attempts = 1;
         loop {
-            let read = self.hedged(source, ranges).await;
+            let read = self.answered(source, ranges).await;
             let (failure, unfit) = match read {
                 Ok(rows) if rows.unfit.is_empty() || attempts >= policy::UNFIT_READS => return Ok(rows),
                 Ok(rows) => {
@@ -278,6 +283,16 @@ impl Inner {
             let _pause = self.meter.pause();
             self.machine.sleep(pause).await;
             attempts += 1;
+        }
+    }
+
+    /// Reads rows, unless no answer comes at all: a reader that waits for ever would hide what a store, or a library's task that
+    /// has died, does not say.
+    async fn answered(&self, source: u32, ranges: &Ranges) -> forebay_store::Result<Rows> {
+        let limit = self.settings.patience.duration().max(SHORTEST_LIMIT);
+        match select(Box::pin(self.hedged(source, ranges)), self.machine.sleep(limit)).await {
+            Either::Left((answer, _)) => answer,
+            Either::Right(_) => Err(forebay_store::Error::new(Kind::Unavailable, format!("no answer within {} s", limit.as_secs()))),
         }
     }
 
@@ -310,7 +325,9 @@ impl Inner {
         let table = &self.tables[source as usize];
         let verify = self.verifies(source);
         let columns: Vec<&str> = self.columns.iter().copied().chain(verify.then_some(CHECK)).collect();
-        let mut batch = table.read(ranges.as_slice(), &columns).await?;
+        // A damaged file can make a library panic.
+        let read = AssertUnwindSafe(table.read(ranges.as_slice(), &columns)).catch_unwind().await;
+        let mut batch = read.map_err(|_| forebay_store::Error::new(Kind::Corrupt, "the reader of the table panicked"))??;
         if batch.num_rows() as u64 != ranges.rows() {
             let message = format!("a read gave {} rows, expected {}", batch.num_rows(), ranges.rows());
             return Err(forebay_store::Error::new(Kind::Corrupt, message));

@@ -15,6 +15,8 @@ use forebay_schemas::dataset::Modality;
 use forebay_schemas::run::{Augment, Loading, Pixels};
 use forebay_schemas::units::Millis;
 use forebay_store::{RowRanges, Table};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use image::{ImageFormat, RgbImage};
 use tokio::runtime::{Builder, Runtime};
@@ -24,7 +26,7 @@ use super::*;
 use crate::batch::Transform;
 use crate::error::Kind;
 use crate::fetch::Host;
-use crate::machine::Real;
+use crate::machine::{Machine, Real};
 use crate::plan::{Draw, Plan, Shuffle, Source};
 
 const WIDTH: usize = 5;
@@ -117,7 +119,7 @@ impl Bed {
         let plan = Plan::new(&[Source::whole(Digest::of(b"bed"), rows.num_rows() as u64, shuffle)], 11, k, b).expect("plan");
         let modality = if matches!(transform, Transform::Tokens { .. }) { Modality::Text } else { Modality::Images };
         let recipe = Recipe::new("train", 11, (modality, None), &rows.schema(), transform).expect("recipe");
-        let runtime = Builder::new_multi_thread().worker_threads(1).build().expect("runtime");
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_time().build().expect("runtime");
         let table = Arc::new(Memory { rows, gate: Semaphore::new(1), reads: AtomicU64::new(0), fail_at, begun: sender });
         Self { runtime: Some(runtime), table, plan, recipe, begun }
     }
@@ -137,14 +139,46 @@ impl Bed {
     }
 
     fn start(&self, order: Order, options: StreamOptions) -> Stream {
+        self.start_on(Arc::new(Real::new()), order, options)
+    }
+
+    fn start_on(&self, machine: Arc<dyn Machine>, order: Order, options: StreamOptions) -> Stream {
         // Reads are counted and fail in these tests, so each is made once.
         let loading = Loading { hedge: 0.0, patience: Millis(0), ..Loading::default() };
         let tables = vec![Arc::clone(&self.table) as Arc<dyn Table>];
-        let host = Host { machine: Arc::new(Real::new()), meter: Arc::default() };
+        let host = Host { machine, meter: Arc::default() };
         let fetch = Fetch::new(tables, self.plan.clone(), "train", self.recipe.columns(), None, host, &loading);
         let runtime = self.runtime.as_ref().expect("a running runtime");
         Stream::start(runtime.handle(), fetch, self.recipe.clone(), order, options)
     }
+}
+
+/// A machine on which every wait is over at once.
+struct Hasty;
+
+impl Machine for Hasty {
+    fn now(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn sleep(&self, _time: Duration) -> BoxFuture<'static, ()> {
+        futures::future::ready(()).boxed()
+    }
+
+    fn block(&self, _work: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, ()> {
+        unreachable!("a stream without a cache")
+    }
+}
+
+#[test]
+fn a_read_that_is_never_answered_ends_the_stream_with_an_error() {
+    let bed = Bed::tokens(40, 2, 5);
+    bed.close();
+    let order = Order::planned(bed.plan.clone(), vec![0, 1], 0, 3).expect("order");
+    let error = bed.start_on(Arc::new(Hasty), order, StreamOptions::default()).next().expect("an answer").expect_err("an error");
+    assert!(error.to_string().contains("cannot read"), "{error}");
+    let source = std::error::Error::source(&error).expect("a cause").to_string();
+    assert!(source.contains("no answer within 10 s"), "{source}");
 }
 
 fn all(mut stream: Stream) -> Vec<MicroBatch> {

@@ -5,6 +5,7 @@
 //! these. Encoded images are stored as they are; they do not compress.
 
 use std::ops::Range;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::RecordBatch;
@@ -12,7 +13,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use forebay_schemas::dataset::{FileRef, TableFormat, TableRef};
 use futures::stream::BoxStream;
-use futures::{StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, RowSelection};
 use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
@@ -133,9 +134,11 @@ impl File {
         }
         let path = &self.file.object.path;
         let options = ArrowReaderOptions::new().with_offset_index_policy(PageIndexPolicy::Optional);
-        let metadata = ArrowReaderMetadata::load_async(&mut Reader::new(location, &self.file), options)
-            .await
-            .map_err(|error| from_parquet(&location.named(path), error))?;
+        let mut reader = Reader::new(location, &self.file);
+        // Of a schema that is damaged arrow does not say so, it panics.
+        let metadata = AssertUnwindSafe(ArrowReaderMetadata::load_async(&mut reader, options)).catch_unwind().await;
+        let metadata = metadata.map_err(|_| location.corrupt(path, "has a footer that cannot be read".to_owned()))?;
+        let metadata = metadata.map_err(|error| from_parquet(&location.named(path), error))?;
         let rows = metadata.metadata().file_metadata().num_rows();
         if rows != self.file.rows as i64 {
             return Err(location.corrupt(path, format!("has {rows} rows, expected {}", self.file.rows)));
