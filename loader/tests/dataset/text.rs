@@ -149,7 +149,8 @@ fn a_document_that_has_changed_is_replaced_and_bytes_that_are_no_text_are_an_err
         let mut stream = load(&lake, (1, 8), &transform, &loading).stream(lake.handle(), vec![0], 0, 5, options);
         std::iter::from_fn(|| stream.next()).collect::<Result<Vec<MicroBatch>, Error>>()
     };
-    for row in (0..40).step_by(3) {
+    // From row 26 on the letters are those of earlier rows.
+    for row in (0..26).step_by(3) {
         let place = at(row) + 9 * row;
         let fed = epoch(place, sound[place] ^ 1 << (row % 7)).expect("an epoch");
         let replaced: Vec<_> = fed.iter().flat_map(|micro_batch| &micro_batch.replaced).collect();
