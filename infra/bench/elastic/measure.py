@@ -76,7 +76,8 @@ class Run:
 
     def phases(self):
         whole = [event for event in self.events("step_committed") if event["world"] == self.replicas]
-        phases = {phase: round(1000 * statistics.median(event["timings"][phase] for event in whole), 3) for phase in whole[0]["timings"]}
+        names = [name for name, value in whole[0]["timings"].items() if isinstance(value, float)]
+        phases = {name: round(1000 * statistics.median(event["timings"][name] for event in whole), 3) for name in names}
         return {"step_ms": round(1000 * statistics.median(event["seconds"] for event in whole), 2), "phases_ms": phases}
 
     def rate(self, since, until):

@@ -142,6 +142,13 @@ impl ProcessGroup {
         Ok(output)
     }
 
+    /// Closes the connections and ends the group's threads, on a thread of its own: it takes tens of milliseconds, in which
+    /// the next group may be connected.
+    pub fn leave(self) -> Leaving {
+        // Without a thread it is dropped here.
+        Leaving(thread::Builder::new().name("c10d-leave".to_owned()).spawn(move || drop(self)).ok())
+    }
+
     /// A handle that aborts this group from any thread.
     pub fn abort_handle(&self) -> AbortHandle {
         // SAFETY: the group is alive. Null, on a lack of memory, is checked before each use.
@@ -150,6 +157,19 @@ impl ProcessGroup {
 
     pub(crate) fn as_ptr(&self) -> *mut c_void {
         self.raw.0
+    }
+}
+
+/// A group that is being left; dropped, it waits until that has ended.
+#[derive(Debug)]
+pub struct Leaving(Option<thread::JoinHandle<()>>);
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        if let Some(thread) = self.0.take() {
+            // A panic there has printed itself.
+            let _ = thread.join();
+        }
     }
 }
 

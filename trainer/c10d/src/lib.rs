@@ -19,7 +19,7 @@ mod update;
 
 pub use device::{deterministic, load_cuda, upload};
 pub use error::{Error, Result};
-pub use group::{AbortHandle, Patience, ProcessGroup};
+pub use group::{AbortHandle, Leaving, Patience, ProcessGroup};
 pub use reducer::{Reducer, clear_gradients, set_gradients};
 pub use self_test::self_test;
 pub use store::{MemoryStore, Store};

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use axum::serve::ListenerExt;
 use forebay_schemas::checkpoint::{CheckpointManifest, DatasetVersionRef};
 use forebay_schemas::run::Run;
 use forebay_schemas::wire::{Mark, PROTOCOL, RunInfo};
@@ -157,6 +158,8 @@ impl Coordinator {
             said.send_replace(Some(outcome));
         });
         let router = routes(Arc::new(served));
+        // Small answers must not wait for acknowledgements of earlier ones. A connection that does not take the option works, too.
+        let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
         let serve = tokio::spawn(async move {
             if let Err(error) = axum::serve(listener, router).await {
                 tracing::error!(%error, "the coordinator stopped serving");

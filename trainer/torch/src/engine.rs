@@ -12,7 +12,7 @@ pub(crate) mod tests;
 
 use std::time::{Duration, Instant};
 
-use forebay_c10d::ProcessGroup;
+use forebay_c10d::{Leaving, ProcessGroup};
 use forebay_schemas::Digest;
 use forebay_schemas::run::{Reduce, Run};
 use tch::{Device, Kind as Scalar, Tensor};
@@ -30,6 +30,8 @@ pub struct Engine {
     parameters: Vec<Tensor>,
     micro_batches: u32,
     reduction: Box<dyn Reduction>,
+    /// The group of the generation before.
+    leaving: Option<Leaving>,
     /// Whether a replica without a micro-batch has to take part in backward, and whether this one has.
     must_compute: bool,
     computed: bool,
@@ -74,7 +76,7 @@ impl Engine {
         let shares = 1 + model.buffers().iter().map(|(_, tensor)| tensor.numel() as i64).sum::<i64>();
         let reduction = reduction(run.reduce, &parameters, shares, micro_batches);
         let phases = Phases::default();
-        Ok(Self { model, optimizer, parameters, micro_batches, reduction, must_compute: false, computed: false, phases })
+        Ok(Self { model, optimizer, parameters, micro_batches, reduction, leaving: None, must_compute: false, computed: false, phases })
     }
 
     /// The model.
@@ -118,7 +120,7 @@ impl Engine {
     /// The generation is over. A sum that was not applied does not count; what this replica computed itself is held.
     pub fn detach(&mut self) -> Result<()> {
         self.reduction.take_back()?;
-        self.reduction.detach();
+        self.leaving = self.reduction.detach().map(ProcessGroup::leave);
         Ok(())
     }
 

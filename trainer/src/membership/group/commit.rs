@@ -101,8 +101,9 @@ impl Group {
             (seat.member, Verdict::Committed { regroup, checkpoint: due && rank == 0, micro_batches })
         };
         let verdicts: BTreeMap<u64, Verdict> = running.seats.iter().enumerate().map(verdict).collect();
-        decisions.push(Decision::Committed(commit));
+        // The members wait for nothing but their answers.
         decisions.extend(verdicts.iter().map(|(&member, verdict)| Decision::Answer { member, verdict: verdict.clone() }));
+        decisions.push(Decision::Committed(commit));
         self.answered = Some(Answered { generation: self.generation, step: self.state.step - 1, verdicts });
         if regroup {
             self.reason = reason;

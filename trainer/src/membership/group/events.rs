@@ -76,7 +76,7 @@ pub enum Decision {
         /// How.
         verdict: Verdict,
     },
-    /// A step is committed; the answers follow.
+    /// A step is committed, and answered before this.
     Committed(Commit),
     /// A generation is over: its members shall abort.
     Over {

@@ -61,8 +61,8 @@ impl Reduction for Fast {
         Ok(())
     }
 
-    fn detach(&mut self) {
-        self.connected = None;
+    fn detach(&mut self) -> Option<ProcessGroup> {
+        self.connected.take().map(|connected| connected.group)
     }
 
     fn begin(&mut self, overlap: bool) -> Result<bool> {

@@ -29,8 +29,8 @@ pub trait Reduction {
     /// A generation begins, over `group`, or none for a replica that is alone. What is held stays.
     fn attach(&mut self, group: Option<ProcessGroup>) -> Result<()>;
 
-    /// The generation is over.
-    fn detach(&mut self);
+    /// The generation is over; gives its group back.
+    fn detach(&mut self) -> Option<ProcessGroup>;
 
     /// Begins a step, or goes on with one. `overlap` says that nobody holds anything of it yet; all replicas give the same.
     /// Returns whether a replica must make a backward pass even if it has no micro-batch.

@@ -91,8 +91,8 @@ impl Reduction for Strict {
         Ok(())
     }
 
-    fn detach(&mut self) {
-        self.group = None;
+    fn detach(&mut self) -> Option<ProcessGroup> {
+        self.group.take()
     }
 
     fn begin(&mut self, _overlap: bool) -> Result<bool> {
