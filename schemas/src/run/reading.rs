@@ -120,7 +120,7 @@ pub struct Loading {
     pub reads: u32,
     /// A read that takes so much longer than most is asked for again, and the first answer counts; 0 asks once.
     pub hedge: f64,
-    /// A read that fails is tried again for so long.
+    /// A read that fails is tried again for so long; one that has no answer by then, or within 10 s, is given up.
     pub patience: Millis,
     /// Compares rows with the checks that were written with them; those of a dataset without checks are taken as they are.
     pub verify: bool,
