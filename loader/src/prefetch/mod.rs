@@ -1,7 +1,7 @@
 //! Ahead of the consumer: rows are read, batches are made, and both wait in order within a bound of bytes.
 //!
 //! One task on the runtime reads groups of rows (`reader`); worker threads make batches of them (`queue`); the consumer
-//! takes them in order and blocks only on what is due next, and [`crate::stall`] says why it did.
+//! takes them in order and blocks only on what is due next, and `stall` says why it did.
 //! Promises: the order of the plan; at most `prefetch_bytes` of rows and batches, those with the consumer included, except that
 //! the micro-batch that is due next is always made, however large it is, so no bound can stop the stream; an error comes in
 //! the place of its micro-batch and ends the stream; dropping the stream stops reading at once and workers after the sample at hand.
