@@ -3,6 +3,7 @@
 The model, its initial weights' distribution, the batch, clipping and AdamW are those of `trainer/torch/examples/step_time.rs`;
 the data are random. Arguments are key=value: kind (gpt, resnet, mlp), layers, heads, width, length, vocabulary, image_size,
 steps, threads, micro_batches, micro_batch_size, device, fused (0 or 1: the optimizer's fused kernel instead of its default),
+channels_last (0 or 1: weights and pictures in that layout, which forebay gives to what flows between them alone),
 world (that many processes under DistributedDataParallel over Gloo, which share the micro-batches).
 """
 
@@ -23,7 +24,7 @@ from models import build
 
 WARM_UP_STEPS = 3
 SETTINGS = {"kind": "gpt", "steps": 10, "threads": 1, "layers": 4, "heads": 4, "width": 128, "length": 256, "vocabulary": 4096}
-SETTINGS |= {"image_size": 64, "micro_batches": 4, "micro_batch_size": 4, "fused": 0, "device": "cpu", "world": 1}
+SETTINGS |= {"image_size": 64, "micro_batches": 4, "micro_batch_size": 4, "fused": 0, "channels_last": 0, "device": "cpu", "world": 1}
 
 
 def train(rank, s, port):
@@ -31,7 +32,7 @@ def train(rank, s, port):
     torch.manual_seed(0)
     model, batch = build(s)
     model = model.to(s.device)
-    if s.kind == "resnet":
+    if s.channels_last:
         model = model.to(memory_format=torch.channels_last)
     parameters = sum(p.numel() for p in model.parameters())
     net = model
@@ -45,7 +46,7 @@ def train(rank, s, port):
     optimizer = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.95), eps=1e-8, fused=True if s.fused else None)
     mine = s.micro_batches // s.world
     batches = [batch() for _ in range(mine)]
-    if s.kind == "resnet":
+    if s.channels_last:
         batches = [(x.contiguous(memory_format=torch.channels_last), y) for x, y in batches]
     if s.device != "cpu":
         batches = [(x.pin_memory(), y.pin_memory()) for x, y in batches]

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Forebay's training step against the same model in PyTorch, side by side: the runs alternate, medians are compared.
 #   run.sh [key=value …]   kind (gpt, resnet, mlp), steps, threads, layers, heads, width, length, vocabulary, image_size,
-#   micro_batches, micro_batch_size, device (cpu, cuda:0), world (processes; PyTorch's under DistributedDataParallel)
+#   micro_batches, micro_batch_size, device (cpu, cuda:0), world (processes; PyTorch's under DistributedDataParallel),
+#   channels_last (PyTorch only: 0 or 1)
 #
 #   ROUNDS   how often each of them runs (default 5)
 #   PYTHON   a Python that imports torch 2.11.0; without it one is set up once below FOREBAY_CACHE (about 5 GB, pip)
@@ -26,6 +27,7 @@ for setting in "$@"; do
   case $setting in
     layers=* | heads=* | width=* | image_size=*) ours+=("model.$setting") ;;
     micro_batches=* | micro_batch_size=*) ours+=("batch.$setting") ;;
+    channels_last=*) ;;
     *) ours+=("$setting") ;;
   esac
 done
