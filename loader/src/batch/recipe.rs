@@ -236,7 +236,7 @@ impl Recipe {
         let is_bad = |place: usize| bad.iter().any(|(other, _)| *other == place);
         let mut replaced = Vec::with_capacity(bad.len());
         for (place, reason) in &bad {
-            let by = (1..samples).map(|further| (place + further) % samples).find(|other| !is_bad(*other));
+            let by = others(*place, samples).find(|other| !is_bad(*other));
             replaced.push(self.replaced(from, *place, reason.clone(), by)?);
             if let Some(by) = by {
                 let out = &mut pixels[place * area..(place + 1) * area];
@@ -293,6 +293,11 @@ impl Recipe {
     fn corrupt(&self, row: u64, reason: String) -> Error {
         Error::Corrupt { split: self.split.clone(), row, reason }
     }
+}
+
+/// The samples that may stand in for that of `place`, in the order in which they are asked.
+pub(super) fn others(place: usize, samples: usize) -> impl Iterator<Item = usize> {
+    (1..samples).map(move |further| (place + further) % samples)
 }
 
 fn image_row(rows: &RecordBatch, place: usize) -> Option<(&[u8], i64)> {

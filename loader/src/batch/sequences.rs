@@ -8,7 +8,7 @@ use std::time::Instant;
 use forebay_schemas::run::Scored;
 use forebay_tokens::{Encoder, Tokenizer};
 
-use super::recipe::{Ingredients, Made, Recipe, Scratch};
+use super::recipe::{Ingredients, Made, Recipe, Scratch, others};
 use super::{Arena, Batch, Documents, Masked, Masking, Pool, Replaced};
 use crate::augment::{hide, span_draws, window, window_draws};
 use crate::decode::{Sequences, Starts, document};
@@ -91,8 +91,7 @@ impl Recipe {
                 return Ok(None);
             }
             let Err(reason) = put((place, place), out) else { continue };
-            let mut further = (1..samples).map(|further| (place + further) % samples);
-            let by = further.find(|by| put((*by, place), out).is_ok());
+            let by = others(place, samples).find(|by| put((*by, place), out).is_ok());
             replaced.push(self.replaced(from, place, reason, by)?);
         }
         work.collate = began.elapsed().saturating_sub(work.decode);
@@ -116,7 +115,7 @@ impl Recipe {
         for place in 0..samples {
             let Err(reason) = put(place, &ids) else { continue };
             // Only places of rows that do not fit are written over, so this one still has its own.
-            let by = (1..samples).map(|further| (place + further) % samples).find(|by| put(*by, &ids).is_ok());
+            let by = others(place, samples).find(|by| put(*by, &ids).is_ok());
             replaced.push(self.replaced(from, place, reason, by)?);
             let by = by.unwrap_or(place);
             ids.copy_within(by * width..(by + 1) * width, place * width);

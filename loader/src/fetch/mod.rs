@@ -262,7 +262,7 @@ impl Inner {
         let began = self.machine.now();
         let mut attempts = 1;
         loop {
-            let read = self.answered(source, ranges).await;
+            let read = self.in_time(self.hedged(source, ranges)).await;
             let (failure, unfit) = match read {
                 Ok(rows) if rows.unfit.is_empty() || attempts >= policy::UNFIT_READS => return Ok(rows),
                 Ok(rows) => {
@@ -286,11 +286,11 @@ impl Inner {
         }
     }
 
-    /// Reads rows, unless no answer comes at all: a reader that waits for ever would hide what a store, or a library's task that
-    /// has died, does not say.
-    async fn answered(&self, source: u32, ranges: &Ranges) -> forebay_store::Result<Rows> {
+    /// What a read gives, unless no answer comes at all: a reader that waits for ever would hide what a store, or a library's task
+    /// that has died, does not say.
+    async fn in_time<T>(&self, read: impl Future<Output = forebay_store::Result<T>> + Send) -> forebay_store::Result<T> {
         let limit = self.settings.patience.duration().max(SHORTEST_LIMIT);
-        match select(Box::pin(self.hedged(source, ranges)), self.machine.sleep(limit)).await {
+        match select(Box::pin(read), self.machine.sleep(limit)).await {
             Either::Left((answer, _)) => answer,
             Either::Right(_) => Err(forebay_store::Error::new(Kind::Unavailable, format!("no answer within {} s", limit.as_secs()))),
         }
@@ -315,6 +315,19 @@ impl Inner {
         }
     }
 
+    /// Columns of rows, and their checks if these are compared.
+    async fn columns_of(&self, source: u32, ranges: &Ranges, columns: &[&str]) -> forebay_store::Result<RecordBatch> {
+        let corrupt = |message: String| forebay_store::Error::new(Kind::Corrupt, message);
+        let columns: Vec<&str> = columns.iter().copied().chain(self.verifies(source).then_some(CHECK)).collect();
+        // A damaged file can make a library panic.
+        let read = AssertUnwindSafe(self.tables[source as usize].read(ranges.as_slice(), &columns)).catch_unwind().await;
+        let batch = read.map_err(|_| corrupt("the reader of the table panicked".to_owned()))??;
+        match batch.num_rows() as u64 {
+            found if found == ranges.rows() => Ok(batch),
+            found => Err(corrupt(format!("a read gave {found} rows, expected {}", ranges.rows()))),
+        }
+    }
+
     /// Whether rows of this source are compared with their checks.
     fn verifies(&self, source: u32) -> bool {
         self.settings.verify && self.tables[source as usize].schema().field_with_name(CHECK).is_ok()
@@ -322,16 +335,8 @@ impl Inner {
 
     async fn once(&self, source: u32, ranges: &Ranges) -> forebay_store::Result<Rows> {
         let began = self.machine.now();
-        let table = &self.tables[source as usize];
         let verify = self.verifies(source);
-        let columns: Vec<&str> = self.columns.iter().copied().chain(verify.then_some(CHECK)).collect();
-        // A damaged file can make a library panic.
-        let read = AssertUnwindSafe(table.read(ranges.as_slice(), &columns)).catch_unwind().await;
-        let mut batch = read.map_err(|_| forebay_store::Error::new(Kind::Corrupt, "the reader of the table panicked"))??;
-        if batch.num_rows() as u64 != ranges.rows() {
-            let message = format!("a read gave {} rows, expected {}", batch.num_rows(), ranges.rows());
-            return Err(forebay_store::Error::new(Kind::Corrupt, message));
-        }
+        let mut batch = self.columns_of(source, ranges, self.columns).await?;
         self.latencies().took(self.machine.now().saturating_sub(began));
         let mut unfit = Vec::new();
         if verify {

@@ -72,7 +72,7 @@ impl Fetch {
         }
         let _read = inner.meter.read();
         let _permit = inner.permit().await.ok()?;
-        match inner.straight(draws, samples, width, pool).await {
+        match inner.in_time(inner.straight(draws, samples, width, pool)).await {
             Ok(found) => found,
             Err(error) => {
                 tracing::debug!(%error, "rows that cannot be read straight into their batches are read again");
@@ -123,13 +123,8 @@ impl Inner {
         let Some(direct) = table.direct(&numbers, ids).await?.filter(|direct| direct.width() == bytes) else { return Ok(None) };
         let ranges = Ranges::spanning(numbers, GAP_ROWS);
         let places = ranges.places(rows.iter().map(|wanted| wanted.row()));
-        let columns: Vec<&str> = beside.iter().copied().chain(self.verifies(source).then_some(CHECK)).collect();
-        let beside = table.read(ranges.as_slice(), &columns).await?;
-        let found = beside.num_rows() as u64;
-        match found == ranges.rows() {
-            true => Ok(Some(Located { source, rows, direct, ranges, beside, places })),
-            false => Err(forebay_store::Error::new(Kind::Corrupt, format!("a read gave {found} rows, expected {}", ranges.rows()))),
-        }
+        let beside = self.columns_of(source, &ranges, beside).await?;
+        Ok(Some(Located { source, rows, direct, ranges, beside, places }))
     }
 }
 

@@ -1,7 +1,8 @@
 //! The task that reads ahead: groups of micro-batches whose rows lie together, several at a time, within a bound of bytes.
 //!
 //! The first group is one micro-batch, so that a stream starts soon; each is twice the one before, up to a window or half
-//! of the bound, so that one is used up while the next is read, and no further ahead than the consumer has come. Groups end in any order and are handed on in theirs.
+//! of the bound, so that one is used up while the next is read, and no further ahead than the consumer has come. Groups end in
+//! any order and are handed on in theirs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
