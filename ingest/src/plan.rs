@@ -148,13 +148,13 @@ fn attempt(job: &str) -> String {
     Digest::of_parts([nanos.to_le_bytes().as_slice(), &std::process::id().to_le_bytes(), job.as_bytes()]).short()
 }
 
-/// Loads the cleaner on a thread that may block while it fetches lists and models.
 /// The bytes of a given `tokenizer.json`.
 async fn tokenizer_file(file: &str) -> Result<Bytes> {
     let failed = |reason| Error::new(Kind::Invalid, format!("setting `tokenizer.file`: reading `{file}` failed: {reason}"));
     named::read(file).await.map_err(failed)
 }
 
+/// Loads the cleaner on a thread that may block while it fetches lists and models.
 async fn cleaner(pipeline: &Pipeline, engine: &Engine) -> Result<Cleaner> {
     let (pipeline, io) = (pipeline.clone(), engine.io().clone());
     let load =

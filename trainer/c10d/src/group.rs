@@ -40,7 +40,8 @@ impl ProcessGroup {
     /// Connects this process as `rank` of `world`; blocks until all are connected.
     ///
     /// `prefix` separates the keys of this group from those of all others in `store`, and must never be used twice.
-    /// `hostname` names the interface that the others reach this process by. Fails at once when the store fails or says that it is cancelled.
+    /// `hostname` names the interface that the others reach this process by. Fails at once when the store fails or says that it
+    /// is cancelled.
     pub fn connect(store: Arc<dyn Store>, prefix: &str, rank: usize, world: usize, hostname: &str, patience: Patience) -> Result<Self> {
         let operation = format!("connect `{prefix}` as rank {rank} of {world} on `{hostname}`");
         let wrong = |what: &str| Error::new(operation.as_str(), what);

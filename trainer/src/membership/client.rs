@@ -39,7 +39,6 @@ pub struct Session {
     identity: Identity,
     stay: Arc<Stay>,
     lease: Duration,
-    door: JoinHandle<()>,
     signs: Vec<JoinHandle<()>>,
     // An option only so that it can be taken out when the session is dropped.
     runtime: Option<Runtime>,
@@ -80,10 +79,11 @@ impl Session {
             return Err(Error::new(Kind::Invalid, message));
         }
         let host = identity.host.clone();
-        let (address, door) = block(&runtime, async move { door::open(&host).await })?;
-        let identity = Identity { door: address, ..identity };
+        // It is open as long as the runtime is there.
+        let (door, _) = block(&runtime, async move { door::open(&host).await })?;
+        let identity = Identity { door, ..identity };
         let (stay, lease, signs) = (Arc::default(), Duration::ZERO, Vec::new());
-        let mut session = Self { transport, info, identity, stay, lease, door, signs, runtime: Some(runtime) };
+        let mut session = Self { transport, info, identity, stay, lease, signs, runtime: Some(runtime) };
         session.rejoin()?;
         Ok(session)
     }
@@ -129,11 +129,7 @@ impl Session {
         let doubted = std::mem::take(&mut *self.stay.doubted.lock().unwrap_or_else(PoisonError::into_inner));
         let ready = Ready { member: self.stay.member, turn, have, held, reached: Vec::new(), unreached: Vec::new() };
         let transport = self.transport.clone();
-        match block(self.runtime()?, async move { ask_for_place(&transport, ready, doubted).await })? {
-            Next::Train { assignment } => Ok(Some(assignment)),
-            // It is answered where it is asked.
-            Next::Done | Next::Knock { .. } => Ok(None),
-        }
+        block(self.runtime()?, async move { ask_for_place(&transport, ready, doubted).await })
     }
 
     /// Reports a step whose summed gradient is there, and waits whether to apply it. Micro-batches ascend by index; `state` is
@@ -222,7 +218,6 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.door.abort();
         if let Some(runtime) = self.runtime.take() {
             // Dropping a runtime waits, which is forbidden on a thread that runs async tasks.
             runtime.shutdown_background();
@@ -270,9 +265,9 @@ impl State {
     }
 }
 
-/// Waits for what is next. While a peer is out of reach it is asked again and again under the same number, so that the coordinator
-/// hears when the line is mended.
-async fn ask_for_place(transport: &Transport, mut ready: Ready, mut doubted: Vec<String>) -> Result<Next> {
+/// Waits for a place; none when the run is done. While a peer is out of reach it is asked again and again under the same number, so
+/// that the coordinator hears when the line is mended.
+async fn ask_for_place(transport: &Transport, mut ready: Ready, mut doubted: Vec<String>) -> Result<Option<Assignment>> {
     loop {
         (ready.reached, ready.unreached) = door::knock(&doubted).await;
         let answer = if ready.unreached.is_empty() {
@@ -286,7 +281,8 @@ async fn ask_for_place(transport: &Transport, mut ready: Ready, mut doubted: Vec
         };
         match answer {
             Next::Knock { doors } => doubted = doors,
-            next => return Ok(next),
+            Next::Train { assignment } => return Ok(Some(assignment)),
+            Next::Done => return Ok(None),
         }
     }
 }

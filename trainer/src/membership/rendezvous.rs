@@ -157,6 +157,11 @@ impl Rendezvous {
         }
     }
 
+    /// The members have connected, or will not: nobody is looked for any more.
+    pub fn settled(&self) {
+        self.looking.abort();
+    }
+
     /// Why the generation is over, once it is, or who cannot be reached.
     pub fn cancelled(&self) -> Option<String> {
         (self.ended)(self.generation).or_else(|| self.unreached.lock().unwrap_or_else(PoisonError::into_inner).clone())
@@ -180,7 +185,7 @@ impl Rendezvous {
 
 impl Drop for Rendezvous {
     fn drop(&mut self) {
-        self.looking.abort();
+        self.settled();
     }
 }
 

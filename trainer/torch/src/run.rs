@@ -300,7 +300,9 @@ impl Replica {
         let silence = LEASES_OF_SILENCE * self.session().lease().max(SHORTEST_LEASE);
         let patience = Patience { operation: COLLECTIVE_TIMEOUT, silence };
         let (prefix, rank, world) = (format!("generation-{generation}"), assignment.rank as usize, assignment.members.len());
-        let group = ProcessGroup::connect(store, &prefix, rank, world, &self.options.host, patience);
+        let group = ProcessGroup::connect(Arc::clone(&store) as _, &prefix, rank, world, &self.options.host, patience);
+        // A group keeps its store.
+        store.0.settled();
         let group = group.map_err(|error| Error::with_source(Kind::Unavailable, format!("generation {generation}"), error))?;
         Ok(Some(group))
     }

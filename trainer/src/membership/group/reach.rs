@@ -14,6 +14,10 @@ impl Group {
     /// Takes those out between whom and others a line is cut, and says who they are. `ready` is sorted by who stays rather.
     pub(super) fn set_apart(&self, ready: &mut Vec<(u64, Readiness)>) -> Vec<u64> {
         let mut apart = Vec::new();
+        // As nearly always: then nobody has to be compared with everybody.
+        if ready.iter().all(|(_, readiness)| readiness.unreached.is_empty()) {
+            return apart;
+        }
         loop {
             let cuts = |number: u64| ready.iter().filter(|(other, _)| self.is_cut(number, *other)).count();
             // The states are compared first: of those with a cut line, whoever lacks the newest goes, then who has most of them.
