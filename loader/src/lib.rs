@@ -24,7 +24,7 @@ mod quarantine;
 mod simulation;
 mod stall;
 
-pub use batch::{Arena, Batch, Documents, Masked, Masking, MicroBatch, Numbers, Replaced, Transform, pin};
+pub use batch::{Arena, Batch, Block, Documents, Masked, Masking, Memory, MicroBatch, Numbers, Replaced, Transform, pin};
 pub use bench::{Bare, BenchOptions, BenchReport, bench};
 pub use cache::Counts;
 pub use error::{Error, Kind, Result};

@@ -11,7 +11,7 @@ use forebay_schemas::run::Loading;
 use forebay_store::Location;
 use tokio::runtime::Handle;
 
-use crate::batch::{Ingredients, Recipe, Scratch, Transform};
+use crate::batch::{Ingredients, Memory, Recipe, Scratch, Transform};
 use crate::cache::disk::{Disk, Folder};
 use crate::cache::{Cache, Counts};
 use crate::error::{Error, Result};
@@ -27,6 +27,7 @@ use crate::stall::Meter;
 #[derive(Clone)]
 pub struct Loader {
     inner: Arc<Inner>,
+    memory: Option<Memory>,
 }
 
 /// A micro-batch whose rows are in memory.
@@ -86,7 +87,12 @@ impl Loader {
             }
         };
         let fetch = Fetch::new(tables, plan.clone(), split, recipe.columns(), cache.clone(), Host { machine, meter }, loading);
-        Ok(Self { inner: Arc::new(Inner { plan, fetch, recipe, cache, quarantine }) })
+        Ok(Self { inner: Arc::new(Inner { plan, fetch, recipe, cache, quarantine }), memory: None })
+    }
+
+    /// The same, with batches in memory that somebody else gives out: what a GPU reads by itself, for example.
+    pub fn with_memory(self, memory: Memory) -> Self {
+        Self { memory: Some(memory), ..self }
     }
 
     /// The order of the samples.
@@ -114,7 +120,10 @@ impl Loader {
     pub fn stream(&self, runtime: Handle, micro_batches: Vec<u32>, first_step: u64, end_step: u64, options: StreamOptions) -> Stream {
         let recipe = self.inner.recipe.clone();
         match Order::planned(self.inner.plan.clone(), micro_batches, first_step, end_step) {
-            Ok(order) => Stream::start(&runtime, self.inner.fetch.clone(), recipe, order, options).with(self.inner.quarantine.clone()),
+            Ok(order) => {
+                let (fetch, memory) = (self.inner.fetch.clone(), self.memory.clone());
+                Stream::start(&runtime, fetch, recipe, order, memory, options).with(self.inner.quarantine.clone())
+            }
             Err(error) => Stream::refused(recipe, error),
         }
     }
@@ -155,7 +164,8 @@ impl Loader {
     pub fn sequential(&self, runtime: Handle, batch_size: usize, max_samples: Option<u64>, options: StreamOptions) -> Sequential {
         let rows = self.inner.fetch.stored_rows().min(max_samples.unwrap_or(u64::MAX));
         let order = Order::Stored { rows, batch_size: batch_size.max(1) as u64 };
-        Sequential::new(Stream::start(&runtime, self.inner.fetch.uncached(), self.inner.recipe.plain(), order, options), rows)
+        let (fetch, recipe) = (self.inner.fetch.uncached(), self.inner.recipe.plain());
+        Sequential::new(Stream::start(&runtime, fetch, recipe, order, self.memory.clone(), options), rows)
     }
 }
 

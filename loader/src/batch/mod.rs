@@ -16,7 +16,7 @@ use forebay_schemas::run::Pixels;
 use serde::Serialize;
 
 use crate::error::Error;
-pub use arena::Arena;
+pub use arena::{Arena, Block, Memory};
 pub(crate) use arena::{Out, Pool};
 pub use documents::Documents;
 pub(crate) use recipe::{Ingredients, Made, Recipe, Scratch};

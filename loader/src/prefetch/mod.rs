@@ -21,7 +21,7 @@ use tokio::runtime::Handle;
 
 pub(crate) use order::Order;
 
-use crate::batch::{Batch, MicroBatch, Recipe};
+use crate::batch::{Batch, Memory, MicroBatch, Recipe};
 use crate::error::{Error, Result};
 use crate::fetch::Fetch;
 use crate::quarantine::Quarantine;
@@ -114,7 +114,14 @@ impl Stopper {
 }
 
 impl Stream {
-    pub(crate) fn start(runtime: &Handle, fetch: Fetch, recipe: Recipe, order: Order, options: StreamOptions) -> Self {
+    pub(crate) fn start(
+        runtime: &Handle,
+        fetch: Fetch,
+        recipe: Recipe,
+        order: Order,
+        memory: Option<Memory>,
+        options: StreamOptions,
+    ) -> Self {
         let total = order.len();
         let batch = recipe.batch_bytes(order.samples() as usize);
         let Shares { rows, batches, enough } = Shares::of(options.prefetch_bytes, batch);
@@ -128,7 +135,7 @@ impl Stream {
                 mebibytes(batch),
             );
         }
-        let queue = Arc::new(Queue::new(recipe, total, batches));
+        let queue = Arc::new(Queue::new(recipe, total, batches, memory));
         let mut stream = Self::idle(queue);
         (stream.total, stream.corrupt_left, stream.runtime) = (total, options.corrupt_samples, Some(runtime.clone()));
         stream.meter = Arc::clone(fetch.meter());
@@ -156,7 +163,7 @@ impl Stream {
 
     /// A stream that ends with this error.
     pub(crate) fn refused(recipe: Recipe, error: Error) -> Self {
-        let queue = Arc::new(Queue::new(recipe, 0, 0));
+        let queue = Arc::new(Queue::new(recipe, 0, 0, None));
         Self::idle(queue).failed(error)
     }
 
@@ -176,6 +183,11 @@ impl Stream {
         self.failure = Some(error);
         self.total = 0;
         self
+    }
+
+    /// Whether [`Self::next`] has a micro-batch or an error to give without blocking.
+    pub fn is_ready(&self) -> bool {
+        self.failure.is_some() || (self.next < self.total && self.queue.is_ready(self.next))
     }
 
     /// The next micro-batch; none after the last one, after an error, and after a stop. Blocks until it is there.

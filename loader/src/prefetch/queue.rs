@@ -16,7 +16,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit};
 use super::Work as Totals;
 use super::order::Due;
 use super::reader::Read;
-use crate::batch::{Arena, Ingredients, Made, MicroBatch, Out, Pool, Recipe, Replaced, Scratch};
+use crate::batch::{Arena, Ingredients, Made, Memory, MicroBatch, Out, Pool, Recipe, Replaced, Scratch};
 use crate::error::{Error, Result};
 use crate::stall::{Passage, Reading, Work};
 
@@ -86,13 +86,13 @@ struct State {
 }
 
 impl Queue {
-    pub(crate) fn new(recipe: Recipe, total: u64, bound: u64) -> Self {
+    pub(crate) fn new(recipe: Recipe, total: u64, bound: u64, memory: Option<Memory>) -> Self {
         Self {
             recipe,
             total,
             bound,
             stopped: AtomicBool::new(false),
-            pool: Pool::default(),
+            pool: Pool::of(memory),
             state: Mutex::default(),
             out: Arc::default(),
             for_consumer: Condvar::new(),
@@ -134,6 +134,11 @@ impl Queue {
     pub(crate) fn fail(&self, sequence: u64, error: Error) {
         self.lock().ready.insert(sequence, (Err(error), 0));
         self.for_consumer.notify_all();
+    }
+
+    /// Whether [`Self::take`] would not block.
+    pub(crate) fn is_ready(&self, sequence: u64) -> bool {
+        self.lock().ready.contains_key(&sequence)
     }
 
     /// Waits for micro-batch `sequence`; none once stopped.

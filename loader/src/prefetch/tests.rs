@@ -149,7 +149,7 @@ impl Bed {
         let host = Host { machine, meter: Arc::default() };
         let fetch = Fetch::new(tables, self.plan.clone(), "train", self.recipe.columns(), None, host, &loading);
         let runtime = self.runtime.as_ref().expect("a running runtime");
-        Stream::start(runtime.handle(), fetch, self.recipe.clone(), order, options)
+        Stream::start(runtime.handle(), fetch, self.recipe.clone(), order, None, options)
     }
 }
 

@@ -178,7 +178,7 @@ impl Scenario {
             let fetch = Fetch::new(tables, plan.clone(), "train", recipe.columns(), cache, host, &loading);
             let order = Order::planned(plan.clone(), mine, first, self.steps).expect("order");
             let total = order.len();
-            let queue = Arc::new(Queue::new(recipe, total, self.bound));
+            let queue = Arc::new(Queue::new(recipe, total, self.bound, None));
             tasks.spawn(rank, reader::read(Arc::clone(&queue), fetch, order, self.bound));
             let pace = chance.below(4_000);
             let machine = Arc::clone(&machine);

@@ -58,7 +58,7 @@ fn run(batches: u64, hedge: f64, slow: u64) -> Tail {
     let order = Order::planned(plan, vec![0], 0, STEPS).expect("order");
     // Rows and batches share the bound, as in a stream.
     let bound = batches * u64::from(SAMPLES) * ROW_BYTES / 2;
-    let queue = Arc::new(Queue::new(recipe, STEPS, bound));
+    let queue = Arc::new(Queue::new(recipe, STEPS, bound, None));
     let between: Mutex<Vec<Duration>> = Mutex::default();
     let mut tasks = Tasks::default();
     tasks.spawn(0, reader::read(Arc::clone(&queue), fetch, order, bound));

@@ -53,10 +53,23 @@ char* forebay_c10d_reducer_free(void* reducer);
 
 // Loads the kernels for GPUs, if they are there. Before anything else of libtorch.
 char* forebay_c10d_load_cuda();
-// Copies a tensor of the host to one of a GPU with its shape and type, without waiting for the copy.
-char* forebay_c10d_upload(void* to, void* from);
 // From now on the same inputs give the same bits on the same kind of device. Before the first computation.
 char* forebay_c10d_deterministic();
+
+// Where the elements of a contiguous tensor of the host lie, and how many bytes they take.
+char* forebay_c10d_bytes(void* tensor, const void** data, size_t* bytes);
+// A tensor of `shape` and scalar type `kind` over memory of Rust; `drop` is called with `owner` when nothing refers to it any
+// more, or on failure. The tensor is a new at::Tensor.
+char* forebay_c10d_over(
+    void* data, const int64_t* shape, size_t dimensions, int8_t kind, void* owner, void (*drop)(void* owner), void** tensor);
+// Memory of the host that GPUs read by themselves, in a new at::Tensor of bytes.
+char* forebay_c10d_pinned(size_t bytes, void** tensor, void** data);
+// Begins to copy tensors of the host to GPU `device`, beside whatever it computes; `to` gets a new at::Tensor each.
+char* forebay_c10d_transfer_begin(void* const* from, size_t count, int device, void** to, void** transfer);
+// What this thread has the GPU compute from now on comes after the copies.
+char* forebay_c10d_transfer_arrive(void* transfer);
+// Blocks until the copies are done.
+void forebay_c10d_transfer_free(void* transfer);
 
 // Of all elements of all tensors.
 char* forebay_c10d_norm(void* const* tensors, size_t count, double* norm);

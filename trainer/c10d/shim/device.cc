@@ -1,7 +1,5 @@
 // The parts of libtorch for GPUs, which are a library of their own.
 #include <ATen/Context.h>
-#include <ATen/core/Tensor.h>
-#include <ATen/core/grad_mode.h>
 
 #include <cstdlib>
 #include <stdexcept>
@@ -20,13 +18,6 @@ extern "C" char* forebay_c10d_load_cuda() {
     if (::dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL) == nullptr) {
       throw std::runtime_error(::dlerror());
     }
-  });
-}
-
-extern "C" char* forebay_c10d_upload(void* to, void* from) {
-  return guarded([&] {
-    const at::NoGradGuard no_grad;
-    static_cast<at::Tensor*>(to)->copy_(static_cast<at::Tensor*>(from)->pin_memory(), /*non_blocking=*/true);
   });
 }
 

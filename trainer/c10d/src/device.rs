@@ -1,11 +1,7 @@
 //! The parts of libtorch for GPUs, and how exactly its kernels repeat themselves.
 
-use std::slice::from_ref;
-
-use tch::{Device, Tensor};
-
 use crate::error::Result;
-use crate::ffi::{self, outcome, pointers};
+use crate::ffi::{self, outcome};
 
 /// Loads libtorch's kernels for NVIDIA GPUs, where they are installed beside it. Call it before any other use of libtorch.
 ///
@@ -13,18 +9,6 @@ use crate::ffi::{self, outcome, pointers};
 pub fn load_cuda() -> Result<()> {
     // SAFETY: takes nothing; the library runs its initialisers, as it would if it were linked.
     outcome("libtorch for GPUs", unsafe { ffi::forebay_c10d_load_cuda() })
-}
-
-/// A copy on `device` of a tensor of the host. To a GPU it goes through pinned memory, and nobody waits for it.
-pub fn upload(tensor: &Tensor, device: Device) -> Result<Tensor> {
-    if !device.is_cuda() {
-        return Ok(tensor.to_device(device));
-    }
-    let copy = Tensor::empty(tensor.size(), (tensor.kind(), device));
-    let (to, from) = (pointers(from_ref(&copy))[0], pointers(from_ref(tensor))[0]);
-    // SAFETY: both tensors are borrowed until the call returns; libtorch keeps the pinned memory until the copy is done.
-    outcome("copy to a GPU", unsafe { ffi::forebay_c10d_upload(to, from) })?;
-    Ok(copy)
 }
 
 /// From now on the same inputs give the same bits on the same kind of device. An operation that has no such kernel is an error.

@@ -53,8 +53,28 @@ unsafe extern "C" {
     pub(crate) fn forebay_c10d_reducer_free(reducer: *mut c_void) -> *mut c_char;
 
     pub(crate) fn forebay_c10d_load_cuda() -> *mut c_char;
-    pub(crate) fn forebay_c10d_upload(to: *mut c_void, from: *mut c_void) -> *mut c_char;
     pub(crate) fn forebay_c10d_deterministic() -> *mut c_char;
+
+    pub(crate) fn forebay_c10d_bytes(tensor: *mut c_void, data: *mut *const c_void, bytes: *mut usize) -> *mut c_char;
+    pub(crate) fn forebay_c10d_over(
+        data: *mut c_void,
+        shape: *const i64,
+        dimensions: usize,
+        kind: i8,
+        owner: *mut c_void,
+        drop: unsafe extern "C" fn(*mut c_void),
+        tensor: *mut *mut c_void,
+    ) -> *mut c_char;
+    pub(crate) fn forebay_c10d_pinned(bytes: usize, tensor: *mut *mut c_void, data: *mut *mut c_void) -> *mut c_char;
+    pub(crate) fn forebay_c10d_transfer_begin(
+        from: *const *mut c_void,
+        count: usize,
+        device: i32,
+        to: *mut *mut c_void,
+        transfer: *mut *mut c_void,
+    ) -> *mut c_char;
+    pub(crate) fn forebay_c10d_transfer_arrive(transfer: *mut c_void) -> *mut c_char;
+    pub(crate) fn forebay_c10d_transfer_free(transfer: *mut c_void);
 
     pub(crate) fn forebay_c10d_norm(tensors: *const *mut c_void, count: usize, norm: *mut f64) -> *mut c_char;
     pub(crate) fn forebay_c10d_scale(tensors: *const *mut c_void, count: usize, factor: f64) -> *mut c_char;

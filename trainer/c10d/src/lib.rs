@@ -12,14 +12,16 @@ mod device;
 mod error;
 mod ffi;
 mod group;
+mod memory;
 mod reducer;
 mod self_test;
 mod store;
 mod update;
 
-pub use device::{deterministic, load_cuda, upload};
+pub use device::{deterministic, load_cuda};
 pub use error::{Error, Result};
 pub use group::{AbortHandle, Leaving, Patience, ProcessGroup};
+pub use memory::{Pinned, Transfer, over, read};
 pub use reducer::{Reducer, clear_gradients, set_gradients};
 pub use self_test::self_test;
 pub use store::{MemoryStore, Store};

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use forebay_c10d::{Patience, ProcessGroup};
-use forebay_loader::Documents;
+use forebay_loader::{Documents, Numbers};
 use forebay_schemas::run::Run;
 use forebay_schemas::settings::layered;
 use forebay_torch::device::{choose, name};
@@ -78,7 +78,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let starts: Vec<u32> = (0..documents.clamp(1, row)).map(|number| number * (row / documents.clamp(1, row))).collect();
             let inputs = move |index: usize| {
                 let rows = batches[index].chunks_exact(row as usize).map(|ids| (ids, &starts[..]));
-                Input::packed(&batches[index], &Documents::new(rows, None).unwrap_or_default(), None, vocabulary, length)
+                Input::packed(batches[index][..].into(), &Documents::new(rows, None).unwrap_or_default(), None, vocabulary, length)
             };
             (Engine::new(&run, &task, device)?, Box::new(inputs) as Box<dyn FnMut(usize) -> forebay_trainer::Result<Input>>)
         }
@@ -89,7 +89,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let mut random = random();
             let pixels: Vec<f32> = (0..samples * 3 * (side * side) as usize).map(|_| (random() % 2000) as f32 / 1000.0 - 1.0).collect();
             let labels: Vec<i64> = (0..samples).map(|_| (random() % 10) as i64).collect();
-            let inputs = move |_| Input::images(&pixels, &labels, side, 10);
+            let inputs = move |_| Input::images(Numbers::F32(pixels[..].into()), &labels, side, 10, [[0.0; 3], [1.0; 3]]);
             (Engine::new(&run, &Task::Images { classes: 10 }, device)?, Box::new(inputs) as _)
         }
     };
@@ -102,12 +102,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut seconds = Vec::new();
     let mut losses = Vec::new();
     for step in 0..WARM_UP_STEPS + steps {
+        let inputs: Vec<Input> = (0..micro_batches).map(&mut batches).collect::<Result<_, _>>()?;
         let started = Instant::now();
         engine.begin(false)?;
         losses.clear();
-        for index in 0..micro_batches {
-            let input = batches(index)?;
-            losses.push(engine.compute((rank * micro_batches + index) as u32, &input, index + 1 == micro_batches, Duration::ZERO)?);
+        for (index, input) in inputs.into_iter().enumerate() {
+            let number = (rank * micro_batches + index) as u32;
+            losses.push(engine.compute(number, input.send(device)?, index + 1 == micro_batches, Duration::ZERO)?);
         }
         let computed = engine.reduce()?;
         engine.digest(step, &computed)?;

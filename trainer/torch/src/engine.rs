@@ -28,6 +28,8 @@ pub struct Engine {
     optimizer: Optimizer,
     /// The same tensors as the model's parameters, as collectives take them.
     parameters: Vec<Tensor>,
+    /// The same tensors as [`Self::state`], which are written in place only.
+    state: Vec<Tensor>,
     micro_batches: u32,
     reduction: Box<dyn Reduction>,
     /// The group of the generation before.
@@ -75,8 +77,20 @@ impl Engine {
         let micro_batches = run.batch.micro_batches;
         let shares = 1 + model.buffers().iter().map(|(_, tensor)| tensor.numel() as i64).sum::<i64>();
         let reduction = reduction(run.reduce, &parameters, shares, micro_batches);
-        let phases = Phases::default();
-        Ok(Self { model, optimizer, parameters, micro_batches, reduction, leaving: None, must_compute: false, computed: false, phases })
+        let mut engine = Self {
+            model,
+            optimizer,
+            parameters,
+            state: Vec::new(),
+            micro_batches,
+            reduction,
+            leaving: None,
+            must_compute: false,
+            computed: false,
+            phases: Phases::default(),
+        };
+        engine.state = engine.state().into_iter().map(|(_, tensor)| tensor).collect();
+        Ok(engine)
     }
 
     /// The model.
@@ -132,11 +146,11 @@ impl Engine {
         Ok(())
     }
 
-    /// Computes micro-batch `index` of the step; `last` if it is this replica's last. Returns its loss. `waited` is how long the
-    /// replica waited for it.
+    /// Computes micro-batch `index` of the step, which was sent to [`Self::device`]; `last` if it is this replica's last. Returns its
+    /// loss. `waited` is how long the replica waited for it.
     ///
     /// After an error the gradients are garbage: call [`Self::discard`].
-    pub fn compute(&mut self, index: u32, input: &Input, last: bool, waited: Duration) -> Result<f64> {
+    pub fn compute(&mut self, index: u32, input: Input, last: bool, waited: Duration) -> Result<f64> {
         self.phases.data += waited;
         let weight = 1.0 / f64::from(self.micro_batches);
         let (loss, shares) = self.pass(input, weight, last)?;
@@ -150,8 +164,7 @@ impl Engine {
     pub fn reduce(&mut self) -> Result<Computed> {
         if self.must_compute && !self.computed {
             // The others' backward passes wait for this replica's part of the sum: it is one that weighs nothing.
-            let blank = self.model.blank();
-            self.pass(&blank, 0.0, true).map(drop)?;
+            self.pass(self.model.blank().send(self.device())?, 0.0, true).map(drop)?;
         }
         let started = Instant::now();
         let shares = self.reduction.sum()?;
@@ -169,7 +182,7 @@ impl Engine {
     /// What all replicas must agree on before a step is applied: a part of the state, another one for each `step` until all of
     /// it was looked at, and what the step would change it by.
     pub fn digest(&self, step: u64, computed: &Computed) -> Result<Digest> {
-        digest::of_step(&self.state(), step, computed.loss, computed.gradient_norm, self.optimizer.learning_rate(step))
+        digest::of_step(&self.state, step, computed.loss, computed.gradient_norm, self.optimizer.learning_rate(step))
     }
 
     /// Applies a committed step; `step` steps were applied before it. Returns the learning rate.
@@ -193,9 +206,10 @@ impl Engine {
     }
 
     /// Forward and backward pass of a micro-batch whose share in the step is `weight`: its loss, and its shares, f64.
-    fn pass(&mut self, input: &Input, weight: f64, last: bool) -> Result<(f64, Tensor)> {
+    fn pass(&mut self, input: Input, weight: f64, last: bool) -> Result<(f64, Tensor)> {
         let started = Instant::now();
-        let forward = self.model.loss(&input.on(self.model.device())?)?;
+        input.arrive()?;
+        let forward = self.model.loss(&input)?;
         let scaled = &forward.loss * weight;
         let forwarded = Instant::now();
         self.reduction.before_backward(last)?;

@@ -55,8 +55,10 @@ pub fn evaluate(
     progress(0, total);
     for batch in batches {
         let batch = batch.map_err(of_loader)?;
-        scores += model.score(&source.input(&batch)?.on(device)?)?;
         samples += batch.samples() as u64;
+        let input = source.input(batch, device)?;
+        input.arrive()?;
+        scores += model.score(&input)?;
         progress(samples, total);
     }
     if scores.targets == 0 {

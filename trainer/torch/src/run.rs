@@ -10,8 +10,9 @@
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use forebay_c10d::{AbortHandle, Patience, ProcessGroup};
-use forebay_loader::{Loader, Stream, StreamOptions};
+use forebay_c10d::{AbortHandle, Patience, Pinned, ProcessGroup};
+use forebay_loader::{Block, Loader, Stream, StreamOptions};
+use forebay_schemas::Digest;
 use forebay_schemas::Waits;
 use forebay_schemas::run::Reduce;
 use forebay_schemas::wire::{Assignment, Identity, MicroBatchReport, Restore, RunInfo, Timings};
@@ -25,7 +26,7 @@ use crate::checkpoint::{self, Snapshot, writer};
 use crate::device;
 use crate::engine::{self, Computed, Engine};
 use crate::error::{Error, Kind, Result, of_loader};
-use crate::model::Task;
+use crate::model::{Input, Task};
 use crate::rendezvous::PeerStore;
 use crate::source::Source;
 
@@ -119,6 +120,17 @@ struct Replica {
 struct Samples {
     stream: Stream,
     indices: Vec<u32>,
+    /// The next one, if it was there in time: it goes to the device while the one before is computed.
+    next: Option<Result<Taken>>,
+}
+
+/// A micro-batch that was taken from the stream.
+struct Taken {
+    step: u64,
+    index: u32,
+    /// Of the samples.
+    digest: Digest,
+    input: Input,
 }
 
 /// Times of the step before, which are reported with the next one.
@@ -146,7 +158,10 @@ impl Replica {
 
         let (source, loader, checkpoints) = runtime.block_on(async {
             let source = Source::open(&info.dataset, &info.run).await?;
-            let loader = source.training(&info.run).await?;
+            let mut loader = source.training(&info.run).await?;
+            if device.is_cuda() {
+                loader = loader.with_memory(Arc::new(|bytes| Some(Box::new(Pinned::new(bytes).ok()?) as Box<dyn Block>)));
+            }
             let checkpoints = Checkpoints::open(&info.run.checkpoints, &info.run.name).await?;
             Ok::<_, Error>((source, loader, checkpoints))
         })?;
@@ -199,7 +214,7 @@ impl Replica {
                 samples = self.samples(step);
                 self.free_at_end(assignment, &samples, abort.clone());
             }
-            let outcome = self.step(assignment, step, salvaged, &mut samples.stream, &mut before)?;
+            let outcome = self.step(assignment, step, salvaged, &mut samples, &mut before)?;
             let Outcome::Apply { regroup: false, .. } = outcome else { return Ok(()) };
             salvaged = false;
         }
@@ -207,16 +222,16 @@ impl Replica {
     }
 
     /// One step: compute, sum, agree, apply.
-    fn step(&mut self, assignment: &Assignment, step: u64, salvaged: bool, stream: &mut Stream, before: &mut Before) -> Result<Outcome> {
+    fn step(&mut self, assignment: &Assignment, step: u64, salvaged: bool, samples: &mut Samples, before: &mut Before) -> Result<Outcome> {
         self.engine.begin(salvaged)?;
-        let waited = stream.waits();
+        let waited = samples.stream.waits();
         while let Some(&index) = self.progress.due().first() {
-            self.micro_batch(assignment, step, index, stream)?;
+            self.micro_batch(assignment, step, index, samples)?;
         }
         let computed = self.engine.reduce()?;
         let asked = Instant::now();
         let digest = self.engine.digest(step, &computed)?;
-        let timings = timings(&computed, stream.waits().since(&waited), *before);
+        let timings = timings(&computed, samples.stream.waits().since(&waited), *before);
         let reports = self.progress.held().to_vec();
         let verdict = self.session().finish_step(assignment.generation, step, reports, digest, timings)?;
         before.commit = asked.elapsed();
@@ -246,33 +261,45 @@ impl Replica {
     }
 
     /// Computes the next micro-batch of a step, and keeps its gradient and which samples it was.
-    fn micro_batch(&mut self, assignment: &Assignment, step: u64, index: u32, stream: &mut Stream) -> Result<()> {
+    fn micro_batch(&mut self, assignment: &Assignment, step: u64, index: u32, samples: &mut Samples) -> Result<()> {
         if let Some(reason) = self.session().ended(assignment.generation) {
             return Err(over(assignment, &reason));
         }
         let asked = Instant::now();
-        let micro_batch = stream.next().ok_or_else(|| over(assignment, "its stream of samples was stopped"))?.map_err(of_loader)?;
-        if (micro_batch.step, micro_batch.index) != (step, index) {
-            let message = format!("micro-batch {} of step {}: expected {index} of step {step}", micro_batch.index, micro_batch.step);
-            return Err(Error::new(Kind::Internal, message));
+        let taken = samples.next.take().or_else(|| self.take(samples));
+        let Taken { step: of, index: number, digest, input } =
+            taken.ok_or_else(|| over(assignment, "its stream of samples was stopped"))??;
+        if (of, number) != (step, index) {
+            return Err(Error::new(Kind::Internal, format!("micro-batch {number} of step {of}: expected {index} of step {step}")));
         }
-        for replaced in &micro_batch.replaced {
-            let (row, reason) = (replaced.row, &replaced.reason);
-            tracing::warn!(step, row, source = replaced.source, reason, "a sample does not decode and was replaced");
-        }
-        let copied = Instant::now();
-        let input = self.source.input(&micro_batch.batch)?;
-        stream.copied(copied.elapsed());
+        samples.next = if samples.stream.is_ready() { self.take(samples) } else { None };
         let last = self.progress.due().len() == 1;
-        let computed = self.engine.compute(index, &input, last, asked.elapsed());
+        let computed = self.engine.compute(index, input, last, asked.elapsed());
         if computed.is_err() {
             // Half of it may have been added.
             self.progress.drop_held();
             self.engine.discard()?;
         }
         let loss = Some(computed?).filter(|loss| loss.is_finite());
-        self.progress.computed(MicroBatchReport { index, loss, samples: micro_batch.digest });
+        self.progress.computed(MicroBatchReport { index, loss, samples: digest });
         Ok(())
+    }
+
+    /// Waits for the next micro-batch and sends it to the device; none once the stream was stopped.
+    fn take(&self, samples: &mut Samples) -> Option<Result<Taken>> {
+        let micro_batch = match samples.stream.next()? {
+            Ok(micro_batch) => micro_batch,
+            Err(error) => return Some(Err(of_loader(error))),
+        };
+        let step = micro_batch.step;
+        for replaced in &micro_batch.replaced {
+            let (row, reason) = (replaced.row, &replaced.reason);
+            tracing::warn!(step, row, source = replaced.source, reason, "a sample does not decode and was replaced");
+        }
+        let copied = Instant::now();
+        let input = self.source.input(micro_batch.batch, self.engine.device());
+        samples.stream.copied(copied.elapsed());
+        Some(input.map(|input| Taken { step, index: micro_batch.index, digest: micro_batch.digest, input }))
     }
 
     /// Starts to read the samples of the micro-batches that are due, in this step and those after it.
@@ -287,7 +314,7 @@ impl Replica {
         let options = StreamOptions { threads, prefetch_bytes: loading.prefetch.0, corrupt_samples: loading.corrupt_samples };
         let indices = self.progress.due().to_vec();
         let stream = self.loader.stream(self.runtime.handle().clone(), indices.clone(), step, self.info.run.batch.steps, options);
-        Samples { stream, indices }
+        Samples { stream, indices, next: None }
     }
 
     /// Connects the members of a generation; none for one that is alone.

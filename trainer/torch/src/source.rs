@@ -8,6 +8,7 @@ use forebay_schemas::dataset::DatasetManifest;
 use forebay_schemas::record::{TRAIN, VALIDATION};
 use forebay_schemas::run::{Loading, Run, Weight};
 use forebay_store::{Dataset, VersionSpec};
+use tch::Device;
 
 use crate::error::{Error, Kind, Result, of_loader};
 use crate::model::{Input, Task};
@@ -54,22 +55,23 @@ impl Source {
         Loader::open(&sources, VALIDATION, &Ordering::of(run), self.transform.clone(), &Loading::default()).await.map_err(of_loader)
     }
 
-    /// A batch of the loader as the model's input.
-    pub(crate) fn input(&self, batch: &Batch) -> Result<Input> {
-        match (batch, &self.task) {
+    /// A batch of the loader as the model's input, on its way to `device`.
+    pub(crate) fn input(&self, batch: Batch, device: Device) -> Result<Input> {
+        let input = match (batch, &self.task) {
             (Batch::Tokens { ids, documents, masked, .. }, Task::Text { vocabulary, length }) => {
-                Input::packed(ids, documents, masked.as_ref(), *vocabulary, *length)
+                Input::packed(ids, &documents, masked, *vocabulary, *length)
             }
             (Batch::Images { pixels, labels, size, .. }, Task::Images { classes }) => {
                 let statistics = &self.manifest.statistics;
                 let (mean, std) = statistics.channel_mean.zip(statistics.channel_std).unwrap_or(([0.0; 3], [1.0; 3]));
-                Input::numbers(pixels, labels, *size as i64, *classes, [mean, std])
+                Input::images(pixels, &labels, size as i64, *classes, [mean, std])
             }
             _ => Err(Error::new(
                 Kind::Corrupt,
                 format!("dataset version {}: its batches are not of its own modality", self.manifest.version),
             )),
-        }
+        };
+        input?.send(device)
     }
 }
 

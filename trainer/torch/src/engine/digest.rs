@@ -5,23 +5,21 @@
 //! than a window. What the step is about to do (loss, gradient norm, learning rate, number) is in every digest.
 //! Deliberately absent: random generators and a loss scale. No model draws, and nothing is scaled: there is no such state.
 
+use forebay_c10d::read;
 use forebay_schemas::Digest;
 use tch::Tensor;
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::error::{Result, of_libtorch};
-use crate::model::Named;
+use crate::error::{Error, Kind, Result, of_libtorch};
 
 /// Values hashed in a step: 1 MiB, about a tenth of a millisecond.
 const WINDOW: usize = 1 << 18;
 
-pub(super) fn of_step(state: &[Named], step: u64, loss: f64, gradient_norm: f64, learning_rate: f64) -> Result<Digest> {
+pub(super) fn of_step(state: &[Tensor], step: u64, loss: f64, gradient_norm: f64, learning_rate: f64) -> Result<Digest> {
     let mut hasher = Xxh3::new();
-    for (tensor, start, length) in window(state.iter().map(|(_, tensor)| tensor), step) {
+    for (tensor, start, length) in window(state, step) {
         let part = tensor.f_view([-1]).and_then(|flat| flat.f_narrow(0, start as i64, length as i64)).map_err(of_libtorch)?;
-        let mut bytes = vec![0; length * size_of::<f32>()];
-        part.f_copy_data_u8(&mut bytes, length).map_err(of_libtorch)?;
-        hasher.update(&bytes);
+        read(&part, |bytes| hasher.update(bytes)).map_err(|error| Error::with_source(Kind::Internal, "digest of the state", error))?;
     }
     let seen = hasher.digest128().to_le_bytes();
     let numbers = [step, loss.to_bits(), gradient_norm.to_bits(), learning_rate.to_bits()].map(u64::to_le_bytes);
@@ -29,8 +27,8 @@ pub(super) fn of_step(state: &[Named], step: u64, loss: f64, gradient_norm: f64,
 }
 
 /// The parts of the tensors that step `step` looks at: each with its first element and their number.
-fn window<'a>(tensors: impl Iterator<Item = &'a Tensor> + Clone, step: u64) -> Vec<(&'a Tensor, usize, usize)> {
-    let total: usize = tensors.clone().map(Tensor::numel).sum();
+fn window(tensors: &[Tensor], step: u64) -> Vec<(&Tensor, usize, usize)> {
+    let total: usize = tensors.iter().map(Tensor::numel).sum();
     let windows = total.div_ceil(WINDOW).max(1);
     let begin = (step % windows as u64) as usize * WINDOW;
     let end = (begin + WINDOW).min(total);
@@ -52,8 +50,8 @@ mod tests {
 
     use super::*;
 
-    fn state(sizes: &[i64]) -> Vec<Named> {
-        sizes.iter().map(|&size| (String::new(), Tensor::zeros([size], (Kind::Float, Device::Cpu)))).collect()
+    fn state(sizes: &[i64]) -> Vec<Tensor> {
+        sizes.iter().map(|&size| Tensor::zeros([size], (Kind::Float, Device::Cpu))).collect()
     }
 
     #[test]
@@ -62,7 +60,7 @@ mod tests {
         let (right, wrong) = (state(&sizes), state(&sizes));
         let windows = 4;
         for (tensor, element) in [(0, 0), (2, 1), (2, WINDOW as i64), (3, 4), (4, WINDOW as i64 - 1)] {
-            let mut value = wrong[tensor].1.narrow(0, element, 1);
+            let mut value = wrong[tensor].narrow(0, element, 1);
             let _ = value.fill_(f64::from(f32::from_bits(1)));
             let differs =
                 |step| of_step(&right, step, 1.0, 1.0, 1.0).expect("digest") != of_step(&wrong, step, 1.0, 1.0, 1.0).expect("digest");

@@ -1,12 +1,12 @@
 use std::sync::Arc;
 
 use forebay_c10d::{MemoryStore, Patience, ProcessGroup, Store};
+use forebay_loader::Numbers;
 use forebay_schemas::settings::layered;
 use tch::Kind as Scalar;
 
 use super::*;
 use crate::device::tested;
-use crate::model::Tokens;
 
 pub(crate) const TEXT: Task = Task::Text { vocabulary: 50, length: 8 };
 pub(crate) const PICTURES: Task = Task::Images { classes: 4 };
@@ -38,26 +38,37 @@ pub(crate) fn resnet_engine() -> Engine {
 
 /// Micro-batch `index` of step `step`: `samples` samples that anybody can make again.
 fn micro_batch(task: &Task, step: u64, index: u64, samples: usize) -> Input {
-    let mut state = step * 1_000_003 + index * 7919 + 1;
-    let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        state >> 33
-    };
-    match *task {
-        Task::Text { vocabulary, length } => {
-            let ids: Vec<u32> = (0..samples * (length as usize + 1)).map(|_| (next() % vocabulary as u64) as u32).collect();
-            Input::tokens(&ids, vocabulary, length).expect("ids")
-        }
-        Task::Images { classes } => {
-            let labels: Vec<i64> = (0..samples).map(|_| (next() % classes as u64) as i64).collect();
-            // A class is a brightness, with noise: learnable and not constant.
-            let pixels: Vec<f32> = labels
-                .iter()
-                .flat_map(|&label| (0..3 * 8 * 8).map(|_| label as f32 - 1.5 + (next() % 1000) as f32 / 1000.0).collect::<Vec<_>>())
-                .collect();
-            Input::images(&pixels, &labels, 8, classes).expect("pixels")
+    union(task, step, &[index], samples)
+}
+
+/// Micro-batches as one.
+fn union(task: &Task, step: u64, indices: &[u64], samples: usize) -> Input {
+    let (mut ids, mut labels, mut pixels) = (Vec::new(), Vec::new(), Vec::new());
+    for index in indices {
+        let mut state = step * 1_000_003 + index * 7919 + 1;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state >> 33
+        };
+        match *task {
+            Task::Text { vocabulary, length } => {
+                ids.extend((0..samples * (length as usize + 1)).map(|_| (next() % vocabulary as u64) as u32));
+            }
+            Task::Images { classes } => {
+                let own: Vec<i64> = (0..samples).map(|_| (next() % classes as u64) as i64).collect();
+                // A class is a brightness, with noise: learnable and not constant.
+                for &label in &own {
+                    pixels.extend((0..3 * 8 * 8).map(|_| label as f32 - 1.5 + (next() % 1000) as f32 / 1000.0));
+                }
+                labels.extend(own);
+            }
         }
     }
+    let input = match *task {
+        Task::Text { vocabulary, length } => Input::tokens(ids[..].into(), vocabulary, length),
+        Task::Images { classes } => Input::images(Numbers::F32(pixels[..].into()), &labels, 8, classes, [[0.0; 3], [1.0; 3]]),
+    };
+    input.expect("samples").send(tested()).expect("sent")
 }
 
 /// Computes and sums the micro-batches of `owned`; the losses of these, and the step.
@@ -71,7 +82,7 @@ fn compute(engine: &mut Engine, task: &Task, step: u64, owned: &[u64]) -> Result
 fn hold(engine: &mut Engine, task: &Task, step: u64, owned: &[u64], last: bool) -> Result<Vec<f64>> {
     let one = |(position, &index): (usize, &u64)| {
         let last = last && position + 1 == owned.len();
-        engine.compute(index as u32, &micro_batch(task, step, index, 3), last, Duration::ZERO)
+        engine.compute(index as u32, micro_batch(task, step, index, 3), last, Duration::ZERO)
     };
     owned.iter().enumerate().map(one).collect()
 }
@@ -109,39 +120,8 @@ fn gradient_of_micro_batches_is_the_gradient_of_their_union() {
         engine.discard().expect("discarded");
 
         let mut whole = Engine::new(&run(model, &["batch.micro_batches=1"]), &task, tested()).expect("engine");
-        let union = || {
-            let parts: Vec<Input> = (0..4).map(|index| micro_batch(&task, 0, index, 3)).collect();
-            let cat = |pick: &dyn Fn(&Input) -> Tensor| Tensor::cat(&parts.iter().map(pick).collect::<Vec<_>>(), 0);
-            match task {
-                Task::Text { .. } => {
-                    let side = |targets: bool| {
-                        move |part: &Input| match part {
-                            Input::Tokens(tokens) => if targets { &tokens.targets } else { &tokens.ids }.shallow_clone(),
-                            Input::Images { .. } => unreachable!(),
-                        }
-                    };
-                    let (ids, targets) = (cat(&side(false)), cat(&side(true)));
-                    Input::Tokens(Tokens { counted: targets.numel() as u64, ids, targets, packed: None })
-                }
-                Task::Images { .. } => {
-                    let side = |labels: bool| {
-                        move |part: &Input| match part {
-                            Input::Images { pixels, labels: classes } => {
-                                if labels {
-                                    classes.shallow_clone()
-                                } else {
-                                    pixels.shallow_clone()
-                                }
-                            }
-                            Input::Tokens(_) => unreachable!(),
-                        }
-                    };
-                    Input::Images { pixels: cat(&side(false)), labels: cat(&side(true)) }
-                }
-            }
-        };
         whole.begin(false).expect("begun");
-        whole.compute(0, &union(), true, Duration::ZERO).expect("computed");
+        whole.compute(0, union(&task, 0, &[0, 1, 2, 3], 3), true, Duration::ZERO).expect("computed");
         let of_union = whole.reduce().expect("summed");
         assert!((computed.loss - of_union.loss).abs() < 1e-6);
         assert!((losses.iter().sum::<f64>() / 4.0 - computed.loss).abs() < 1e-9);

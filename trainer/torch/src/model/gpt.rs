@@ -87,13 +87,13 @@ impl Gpt {
     /// Logits `[samples × length, vocabulary]`, their targets `[samples × length]`, and how many of these there are.
     fn predictions(&self, input: &Input) -> Result<(Tensor, Tensor, u64)> {
         let tokens = sequences(input)?;
-        let length = tokens.ids.size()[1];
+        let length = tokens.length();
         if length != self.shape.length {
             let message = format!("token rows of {} ids: expected {}", length + 1, self.shape.length + 1);
             return Err(Error::new(Kind::Corrupt, message));
         }
-        let logits = self.hidden(&tokens.ids, tokens.packed.as_ref()).linear::<&Tensor>(&self.embedding, None);
-        Ok((logits.view([-1, self.shape.vocabulary]), tokens.targets.reshape([-1]), tokens.counted))
+        let logits = self.hidden(&tokens.ids(), tokens.packed.as_ref()).linear::<&Tensor>(&self.embedding, None);
+        Ok((logits.view([-1, self.shape.vocabulary]), tokens.targets().reshape([-1]), tokens.counted))
     }
 }
 

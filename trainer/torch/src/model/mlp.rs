@@ -44,14 +44,14 @@ impl Model for Mlp {
 
     fn loss(&self, input: &Input) -> Result<Forward> {
         let (pixels, labels) = pictures(input, self.side)?;
-        let loss = self.logits(pixels).cross_entropy_loss::<&Tensor>(labels, None, tch::Reduction::Mean, -100, 0.0);
+        let loss = self.logits(&pixels).cross_entropy_loss::<&Tensor>(labels, None, tch::Reduction::Mean, -100, 0.0);
         Ok(Forward { loss, statistics: None })
     }
 
     fn score(&self, input: &Input) -> Result<Scores> {
         let _guard = tch::no_grad_guard();
         let (pixels, labels) = pictures(input, self.side)?;
-        Ok(super::score(&self.logits(pixels), labels, labels.numel() as u64))
+        Ok(super::score(&self.logits(&pixels), labels, labels.numel() as u64))
     }
 
     fn blank(&self) -> Input {

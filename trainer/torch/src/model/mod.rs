@@ -21,7 +21,7 @@ use tch::{Device, Tensor};
 
 use crate::error::{Error, Kind, Result};
 pub use batch_norm::absorb;
-pub use input::{Input, Packed, Tokens};
+pub use input::Input;
 
 /// A tensor and its name in checkpoints.
 pub type Named = (String, Tensor);

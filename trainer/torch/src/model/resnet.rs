@@ -90,7 +90,7 @@ impl Model for Resnet {
     fn loss(&self, input: &Input) -> Result<Forward> {
         let (pixels, labels) = pictures(input, self.side)?;
         let mut statistics = Statistics::default();
-        let logits = self.logits(pixels, Some(&mut statistics));
+        let logits = self.logits(&pixels, Some(&mut statistics));
         let loss = logits.cross_entropy_loss::<&Tensor>(labels, None, tch::Reduction::Mean, -100, 0.0);
         Ok(Forward { loss, statistics: Some(statistics.flat()) })
     }
@@ -98,7 +98,7 @@ impl Model for Resnet {
     fn score(&self, input: &Input) -> Result<Scores> {
         let _guard = tch::no_grad_guard();
         let (pixels, labels) = pictures(input, self.side)?;
-        Ok(super::score(&self.logits(pixels, None), labels, labels.numel() as u64))
+        Ok(super::score(&self.logits(&pixels, None), labels, labels.numel() as u64))
     }
 
     fn blank(&self) -> Input {

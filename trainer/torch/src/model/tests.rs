@@ -1,13 +1,14 @@
 use forebay_schemas::run::Model as Architecture;
 use tch::{Device, Kind as Scalar};
 
-use forebay_loader::{Arena, Documents, Masked};
+use forebay_loader::{Arena, Documents, Masked, Numbers};
 
 use super::*;
 use crate::device::tested;
 
 const TEXT: Task = Task::Text { vocabulary: 64, length: 16 };
 const PICTURES: Task = Task::Images { classes: 10 };
+const NORMALISED: [[f64; 3]; 2] = [[0.0; 3], [1.0; 3]];
 
 fn gpt() -> Architecture {
     Architecture::Gpt { layers: 2, heads: 4, width: 32 }
@@ -74,15 +75,15 @@ fn a_fresh_model_knows_nothing() {
         let model = build(&architecture, &task, 3, tested()).expect("model");
         let input = match task {
             Task::Text { vocabulary, length } => {
-                Input::tokens(&(0..4 * (length + 1)).map(|i| (i * 7 % vocabulary) as u32).collect::<Vec<_>>(), vocabulary, length)
-                    .expect("ids")
+                let ids: Vec<u32> = (0..4 * (length + 1)).map(|i| (i * 7 % vocabulary) as u32).collect();
+                Input::tokens(ids[..].into(), vocabulary, length).expect("ids")
             }
             Task::Images { .. } => {
                 let pixels: Vec<f32> = (0..4 * 3 * 32 * 32).map(|i| ((i * 37 % 101) as f32 - 50.0) / 50.0).collect();
-                Input::images(&pixels, &[0, 3, 9, 1], 32, 10).expect("pixels")
+                images(&pixels, &[0, 3, 9, 1], 32).expect("pixels")
             }
         };
-        let input = input.on(tested()).expect("moved");
+        let input = moved(input);
         let loss = model.loss(&input).expect("forward").loss.double_value(&[]);
         assert!((loss - classes.ln()).abs() < 0.5, "{architecture:?}: loss {loss}, of chance {}", classes.ln());
         let scores = model.score(&input).expect("scores");
@@ -106,10 +107,19 @@ fn a_token_sees_only_those_before_it() {
 /// Rows of 17 ids and where documents begin, of which 63 ends one.
 fn packed(rows: &[(&[u32], &[u32])]) -> Input {
     let documents = Documents::new(rows.iter().copied(), Some(63)).expect("places");
-    Input::packed(&rows.iter().flat_map(|(ids, _)| ids.iter().copied()).collect::<Vec<u32>>(), &documents, None, 64, 16)
-        .expect("ids")
-        .on(tested())
-        .expect("moved")
+    let ids: Vec<u32> = rows.iter().flat_map(|(ids, _)| ids.iter().copied()).collect();
+    moved(Input::packed(ids[..].into(), &documents, None, 64, 16).expect("ids"))
+}
+
+fn images(pixels: &[f32], labels: &[i64], side: i64) -> Result<Input> {
+    Input::images(Numbers::F32(pixels.into()), labels, side, 10, NORMALISED)
+}
+
+/// On the device of the tests.
+fn moved(input: Input) -> Input {
+    let input = input.send(tested()).expect("sent");
+    input.arrive().expect("there");
+    input
 }
 
 #[test]
@@ -138,7 +148,7 @@ fn a_hidden_token_is_shown_as_the_mask_and_foretold_as_itself() {
     let score = |hidden: &[usize], scored: Vec<bool>| {
         let shown: Vec<u32> = (0..16).map(|place| if hidden.contains(&place) { 60 } else { ids[place] }).collect();
         let masked = Masked { inputs: Arena::from(&shown[..]), scored };
-        let input = Input::packed(&ids, &documents, Some(&masked), 64, 16).expect("ids").on(tested()).expect("moved");
+        let input = moved(Input::packed(ids[..].into(), &documents, Some(masked), 64, 16).expect("ids"));
         model.score(&input).expect("scores")
     };
     let all = score(&[], vec![true; 16]);
@@ -149,9 +159,9 @@ fn a_hidden_token_is_shown_as_the_mask_and_foretold_as_itself() {
     let alone = score(&[7, 8], (0..16).map(|place| place == 6 || place == 7).collect());
     assert!(alone.targets == 2 && alone.loss_sum < hidden.loss_sum, "{alone:?}");
     let masked = Masked { inputs: Arena::from(&[64; 16][..]), scored: vec![true; 16] };
-    assert_eq!(Input::packed(&ids, &documents, Some(&masked), 64, 16).err().map(|error| error.kind()), Some(Kind::Corrupt));
+    assert_eq!(Input::packed(ids[..].into(), &documents, Some(masked), 64, 16).err().map(|error| error.kind()), Some(Kind::Corrupt));
     let short = Masked { inputs: Arena::from(&[1; 32][..]), scored: vec![true; 16] };
-    assert_eq!(Input::packed(&ids, &documents, Some(&short), 64, 16).err().map(|error| error.kind()), Some(Kind::Corrupt));
+    assert_eq!(Input::packed(ids[..].into(), &documents, Some(short), 64, 16).err().map(|error| error.kind()), Some(Kind::Corrupt));
 }
 
 #[test]
@@ -174,12 +184,12 @@ fn positions_matter() {
 
 #[test]
 fn inputs_out_of_range_are_refused() {
-    assert_eq!(Input::tokens(&[0; 17], 64, 16).map(|input| input.samples()).ok(), Some(1));
+    assert_eq!(Input::tokens([0; 17][..].into(), 64, 16).map(|input| input.samples()).ok(), Some(1));
     for ids in [&[0; 16][..], &[64; 17], &[u32::MAX; 17], &[]] {
-        assert_eq!(Input::tokens(ids, 64, 16).err().map(|error| error.kind()), Some(Kind::Corrupt));
+        assert_eq!(Input::tokens(ids.into(), 64, 16).err().map(|error| error.kind()), Some(Kind::Corrupt));
     }
     for (pixels, labels) in [(3 * 64, vec![10]), (3 * 64, vec![-1]), (3 * 63, vec![0]), (0, vec![])] {
-        assert_eq!(Input::images(&vec![0.0; pixels], &labels, 8, 10).err().map(|error| error.kind()), Some(Kind::Corrupt));
+        assert_eq!(images(&vec![0.0; pixels], &labels, 8).err().map(|error| error.kind()), Some(Kind::Corrupt));
     }
 }
 
@@ -189,6 +199,6 @@ fn the_wrong_model_for_the_data_is_named() {
     assert_eq!(error.kind(), Kind::Invalid);
     assert!(error.to_string().contains("model.kind"), "{error}");
     let resnet = build(&Architecture::Resnet { depth: 20, image_size: 32 }, &PICTURES, 0, tested()).expect("model");
-    assert_eq!(resnet.loss(&Input::tokens(&[0; 17], 64, 16).expect("ids")).err().map(|error| error.kind()), Some(Kind::Corrupt));
-    assert_eq!(resnet.loss(&Input::images(&[0.0; 192], &[0], 8, 10).expect("pixels")).err().map(|error| error.kind()), Some(Kind::Corrupt));
+    assert_eq!(resnet.loss(&Input::tokens([0; 17][..].into(), 64, 16).expect("ids")).err().map(|error| error.kind()), Some(Kind::Corrupt));
+    assert_eq!(resnet.loss(&images(&[0.0; 192], &[0], 8).expect("pixels")).err().map(|error| error.kind()), Some(Kind::Corrupt));
 }
