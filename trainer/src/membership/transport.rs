@@ -49,10 +49,12 @@ enum Failure {
 impl Transport {
     pub(crate) fn new(url: &str, token: &str) -> Result<Self> {
         let base = Arc::new(RwLock::new(parse(url)?));
-        // Proxies are for the outside world; a coordinator is asked directly.
-        let http = reqwest::Client::builder().connect_timeout(CONNECT).no_proxy().tcp_nodelay(true).build();
-        let http = http.map_err(|error| Error::with_source(Kind::Internal, "HTTP client", error))?;
-        Ok(Self { http, base, elsewhere: Arc::default(), token: token.to_owned() })
+        Ok(Self { http: client()?, base, elsewhere: Arc::default(), token: token.to_owned() })
+    }
+
+    /// The same with connections of its own. A connection lives on the runtime that opened it, so another runtime needs others.
+    pub(crate) fn apart(&self) -> Result<Self> {
+        Ok(Self { http: client()?, ..self.clone() })
     }
 
     /// From now on the journal beside these checkpoints says where the coordinator is, when it is not where it was.
@@ -176,6 +178,12 @@ impl Transport {
             Error::with_source(Kind::Invalid, format!("coordinator {}: an answer that this version does not know", self.base()), error)
         })
     }
+}
+
+fn client() -> Result<reqwest::Client> {
+    // Proxies are for the outside world; a coordinator is asked directly.
+    let http = reqwest::Client::builder().connect_timeout(CONNECT).no_proxy().tcp_nodelay(true).build();
+    http.map_err(|error| Error::with_source(Kind::Internal, "HTTP client", error))
 }
 
 fn parse(url: &str) -> Result<Url> {
