@@ -84,11 +84,17 @@ pub struct Arena<T> {
     kind: PhantomData<T>,
 }
 
-/// Bytes of arenas that are with the consumer, and who is told when one comes back.
-#[derive(Default)]
+/// Bytes of arenas that are with the consumer, and who is told when enough have come back.
 pub(crate) struct Out {
     bytes: AtomicU64,
+    enough: AtomicU64,
     back: Condvar,
+}
+
+impl Default for Out {
+    fn default() -> Self {
+        Self { bytes: AtomicU64::new(0), enough: AtomicU64::new(Self::NEVER), back: Condvar::new() }
+    }
 }
 
 impl Out {
@@ -96,7 +102,15 @@ impl Out {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Notified when an arena comes back; without a lock, so whoever waits for it alone may miss it.
+    /// Nobody waits for arenas to come back.
+    pub(crate) const NEVER: u64 = u64::MAX;
+
+    /// From now on [`Self::back`] is notified when no more than so many bytes are left with the consumer.
+    pub(crate) fn wait_for(&self, enough: u64) {
+        self.enough.store(enough, Ordering::Relaxed);
+    }
+
+    /// Notified when enough arenas have come back; without a lock, so whoever waits for it alone may miss it.
     pub(crate) fn back(&self) -> &Condvar {
         &self.back
     }
@@ -145,8 +159,11 @@ impl<T: Pod> AsMut<[u8]> for Arena<T> {
 impl<T> Drop for Arena<T> {
     fn drop(&mut self) {
         if let Some(out) = self.out.take() {
-            out.bytes.fetch_sub(self.bytes as u64, Ordering::Relaxed);
-            out.back.notify_all();
+            let (own, enough) = (self.bytes as u64, out.enough.load(Ordering::Relaxed));
+            let before = out.bytes.fetch_sub(own, Ordering::Relaxed);
+            if before > enough && before - own <= enough {
+                out.back.notify_all();
+            }
         }
         if let Some((pool, block)) = self.pool.take().zip(self.block.take()) {
             pool.free.lock().unwrap_or_else(PoisonError::into_inner).push(block);

@@ -26,6 +26,12 @@ const MOST_READY: usize = 256;
 /// Micro-batches that are read ahead from the start.
 const LEAD: u64 = 256;
 
+/// To wake a thread takes longer than to make a small batch, and may take the consumer's processor. So where the bound holds at
+/// least so many, workers that have made all they may wait until there is room for a quarter of them,
+const SMALL: u64 = 32;
+/// and the reader waits until it may read so many micro-batches.
+const STRIDE: u64 = LEAD / 4;
+
 /// Rows that were read together; their bytes are given back when the last job that needs them is done.
 pub(crate) struct Group {
     pub(crate) rows: Vec<RecordBatch>,
@@ -83,6 +89,9 @@ struct State {
     straight_rows: u64,
     used_rows: u64,
     request: f64,
+    /// Workers wait for room, and the consumer for a batch.
+    resting: bool,
+    hungry: bool,
 }
 
 impl Queue {
@@ -148,11 +157,17 @@ impl Queue {
             if self.is_stopped() {
                 return None;
             }
-            if let Some((mut ready, bytes)) = state.ready.remove(&sequence) {
+            let found = state.ready.remove(&sequence);
+            state.hungry = found.is_none();
+            let ready = found.map(|(mut ready, bytes)| {
                 self.hand_out(&mut state, &mut ready, bytes);
-                drop(state);
+                ready
+            });
+            if state.resting && self.has_room(&state) {
                 self.out.back().notify_all();
-                return Some(ready);
+            }
+            if ready.is_some() {
+                return ready;
             }
             state = self.for_consumer.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -163,8 +178,10 @@ impl Queue {
         if let Ok((micro_batch, _)) = ready {
             micro_batch.batch.hand_out(&self.out);
         }
-        self.passed.fetch_add(1, Ordering::Relaxed);
-        self.for_reader.notify_one();
+        let passed = self.passed.fetch_add(1, Ordering::Relaxed) + 1;
+        if passed.is_multiple_of(STRIDE / 2) {
+            self.for_reader.notify_one();
+        }
     }
 
     /// Waits until micro-batch `next` may be read: how many may be from there on.
@@ -176,7 +193,7 @@ impl Queue {
             let moved = self.for_reader.notified();
             let passed = self.passed.load(Ordering::Relaxed);
             match (2 * passed + LEAD).saturating_sub(next) {
-                0 => moved.await,
+                lead if lead < STRIDE.min(self.total - next) => moved.await,
                 lead => return lead,
             }
         }
@@ -212,11 +229,12 @@ impl Queue {
 
     /// The next job, if it may be started.
     fn next_job(&self, state: &mut State) -> Option<(Job, u64)> {
-        let bytes = state.jobs.front().map(|job| self.recipe.batch_bytes(job.due.draws.len()))?;
-        if state.ready.len() >= MOST_READY || (state.bytes > 0 && state.bytes + self.out.bytes() + bytes > self.bound) {
+        state.resting = !self.has_room(state);
+        if state.resting {
             return None;
         }
         let job = state.jobs.pop_front()?;
+        let bytes = self.bytes_of(&job);
         state.bytes += bytes;
         state.taken += 1;
         if state.taken == self.total {
@@ -225,14 +243,33 @@ impl Queue {
         Some((job, bytes))
     }
 
+    /// Whether the next job may be started, if there is one. If not, says to [`Out`] what has to come back for it to be.
+    fn has_room(&self, state: &State) -> bool {
+        let bytes = state.jobs.front().map_or(0, |job| self.bytes_of(job));
+        let (mut most, mut bound) = (MOST_READY, self.bound);
+        if state.resting && SMALL * bytes <= bound {
+            (most, bound) = (most - most / 4, bound - bound / 4);
+        }
+        let enough = bound.checked_sub(state.bytes + bytes).filter(|_| state.ready.len() < most);
+        let room = state.bytes == 0 || enough.is_some_and(|enough| self.out.bytes() <= enough);
+        self.out.wait_for(enough.filter(|_| !room).unwrap_or(Out::NEVER));
+        room
+    }
+
+    /// The bytes of the batch that it makes.
+    fn bytes_of(&self, job: &Job) -> u64 {
+        self.recipe.batch_bytes(job.due.draws.len())
+    }
+
     fn finish(&self, sequence: u64, ready: Ready, bytes: u64) {
         let mut state = self.lock();
         if let Ok((_, passage)) = &ready {
             state.work.add(&passage.work);
         }
         state.ready.insert(sequence, (ready, bytes));
-        drop(state);
-        self.for_consumer.notify_all();
+        if state.hungry {
+            self.for_consumer.notify_all();
+        }
     }
 
     /// No code that may panic runs under the lock, and a poisoned one must not hang the consumer.
