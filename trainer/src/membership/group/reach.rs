@@ -66,6 +66,10 @@ impl Group {
     }
 
     fn is_cut(&self, one: u64, other: u64) -> bool {
+        // Whoever does not reach itself says nothing of the others by it.
+        if one == other {
+            return false;
+        }
         let (Some(one), Some(other)) = (self.members.get(&one), self.members.get(&other)) else { return false };
         finds_closed(one, other) || finds_closed(other, one)
     }

@@ -392,3 +392,13 @@ fn whoever_has_the_newest_state_stays_even_if_nobody_else_reaches_it() {
     assert_eq!(seated(&formed), [c], "{formed:?}");
     assert_eq!(group.state().step, 1, "no committed step is lost to a cut line");
 }
+
+#[test]
+fn whoever_does_not_reach_itself_is_not_left_out() {
+    let (mut group, [a, b, c]) = three(1);
+    group.apply(1, Event::Failed { member: a, generation: 1, reason: "broken".to_owned() });
+    group.apply(1, cut_off(a, 1, Some((1, 0)), &["a:1"]));
+    group.apply(1, ready(b, 1, None, &[]));
+    let formed = group.apply(1, ready(c, 1, None, &[]));
+    assert_eq!(seated(&formed), [a, b, c], "{formed:?}");
+}
