@@ -50,7 +50,7 @@ impl Ingredients<'_> {
     pub(super) fn check(&self, place: usize) -> std::result::Result<(), String> {
         let draw = &self.draws[place];
         match self.unfit.contains(&(draw.source, draw.row)) {
-            true => Err("its bytes do not fit the check that was written with them".to_owned()),
+            true => Err("its bytes are not those that were written".to_owned()),
             false => Ok(()),
         }
     }
