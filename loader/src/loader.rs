@@ -11,14 +11,14 @@ use forebay_schemas::run::Loading;
 use forebay_store::Location;
 use tokio::runtime::Handle;
 
-use crate::batch::{Ingredients, Memory, Recipe, Scratch, Transform};
+use crate::batch::{Ingredients, Memory, Pool, Recipe, Scratch, Transform};
 use crate::cache::disk::{Disk, Folder};
 use crate::cache::{Cache, Counts};
 use crate::error::{Error, Result};
 use crate::fetch::{Demand, Fetch, Fetched, Host};
 use crate::machine::{Machine, Real, blocking};
 use crate::plan::{Draw, Plan};
-use crate::prefetch::{Order, Sequential, Stream, StreamOptions};
+use crate::prefetch::{Order, Sequential, Stream, StreamOptions, WORDS_BYTES};
 use crate::quarantine::Quarantine;
 use crate::sources::{Ordering, Resolved, Sourced, watched};
 use crate::stall::Meter;
@@ -148,7 +148,7 @@ impl Loader {
 
     /// Makes batches of rows that are held, one after the other; returns how many samples they have.
     pub(crate) fn make(&self, held: &[Held]) -> Result<u64> {
-        let (mut scratch, mut samples) = (Scratch::default(), 0);
+        let (mut scratch, mut samples) = (Scratch::new(Pool::default(), WORDS_BYTES), 0);
         for Held { draws, rows } in held {
             let places = rows.places(draws)?;
             let ingredients = Ingredients { draws, places: &places, rows: &rows.batches(), unfit: &rows.unfit };

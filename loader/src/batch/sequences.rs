@@ -64,10 +64,12 @@ impl Recipe {
     ) -> Result<Option<Made>> {
         let began = Instant::now();
         let (width, samples) = (text.width, from.draws.len());
-        let Scratch { pool, encoder, .. } = scratch;
+        let Scratch { pool, encoder, words, .. } = scratch;
         let mut source = match &text.tokenizer {
             None => From::Stored(from.rows.iter().map(|rows| Sequences::of(rows, width)).collect()),
-            Some(tokenizer) => From::Documents(encoder.get_or_insert_with(|| Encoder::new(tokenizer.clone())), tokenizer.end_of_document()),
+            Some(tokenizer) => {
+                From::Documents(encoder.get_or_insert_with(|| Encoder::remembering(tokenizer.clone(), *words)), tokenizer.end_of_document())
+            }
         };
         let (mut ids, mut documents) = (pool.take::<u32>(width * samples), Documents::with_capacity(samples));
         let mut work = Work::default();

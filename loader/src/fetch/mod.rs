@@ -125,6 +125,15 @@ impl Fetch {
         Self { inner: Arc::new(inner), reads: Arc::new(Semaphore::new(settings.reads.max(1) as usize)) }
     }
 
+    /// What is left of a bound for rows, and this with no more reads at a time than the rest is for: what a read gets is there as it
+    /// came, unpacked, and put together, until it is done.
+    pub(crate) fn within(self, bound: u64) -> (Self, u64) {
+        const BESIDE_BYTES: u64 = 2 * READ_BYTES;
+        let reads = (bound / 4 / BESIDE_BYTES).clamp(1, self.inner.settings.reads.max(1).into());
+        let reads_bytes = (reads * BESIDE_BYTES).min(bound / 4);
+        (Self { reads: Arc::new(Semaphore::new(reads as usize)), ..self }, bound - reads_bytes)
+    }
+
     async fn permit(&self) -> Result<SemaphorePermit<'_>> {
         self.reads.acquire().await.map_err(|_| Error::Internal("the reads of a loader were closed".to_owned()))
     }

@@ -278,9 +278,9 @@ impl Queue {
     }
 }
 
-/// A worker: makes batches until there are no more to make.
-pub(crate) fn work(queue: &Queue) {
-    let mut scratch = Scratch::new(queue.pool.clone());
+/// A worker: makes batches until there are no more to make. Words that it made tokens of may take so many bytes.
+pub(crate) fn work(queue: &Queue, words: usize) {
+    let mut scratch = Scratch::new(queue.pool.clone(), words);
     while let Some((job, bytes)) = queue.job() {
         if !do_job(queue, job, bytes, &mut scratch) {
             return;
@@ -315,7 +315,7 @@ impl Queue {
         loop {
             let job = self.next_job(&mut self.lock());
             let Some((job, bytes)) = job else { return };
-            do_job(self, job, bytes, &mut Scratch::new(self.pool.clone()));
+            do_job(self, job, bytes, &mut Scratch::new(self.pool.clone(), 1 << 20));
         }
     }
 

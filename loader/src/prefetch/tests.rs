@@ -282,10 +282,13 @@ fn a_micro_batch_larger_than_the_bound_is_delivered() {
 #[test]
 fn two_batches_fit_into_what_is_enough() {
     for (bytes, batch) in [(0, 0), (0, 7), (1 << 20, 100), (1 << 20, 400 << 10), (1000, 375), (1 << 40, 37 << 20)] {
-        let shares = Shares::of(bytes, batch);
-        assert_eq!(shares.rows + shares.batches, bytes);
-        assert_eq!(bytes >= shares.enough, shares.batches >= 2 * batch, "{bytes} bytes, {batch} a batch: {shares:?}");
-        assert!(shares.rows >= bytes / 4);
+        for (encoders, is_straight) in [(0, false), (0, true), (1, false), (5, false)] {
+            let shares = Shares::of(bytes, batch, (encoders, is_straight));
+            let words = encoders * shares.words as u64;
+            assert_eq!(shares.rows + shares.batches + words, bytes);
+            assert_eq!(bytes >= shares.enough, shares.batches >= 2 * batch, "{bytes} bytes, {batch} a batch: {shares:?}");
+            assert!(shares.rows >= (bytes - words) / 4 && words <= bytes / 4 && shares.words <= WORDS_BYTES);
+        }
     }
 }
 
