@@ -16,7 +16,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit};
 use super::Work as Totals;
 use super::order::Due;
 use super::reader::Read;
-use crate::batch::{Arena, Ingredients, Made, Memory, MicroBatch, Out, Pool, Recipe, Replaced, Scratch};
+use crate::batch::{Arena, Ingredients, Made, Memory, MicroBatch, Out, Pool, Recipe, Replaced, Scratch, slab};
 use crate::error::{Error, Result};
 use crate::stall::{Passage, Reading, Work};
 
@@ -101,7 +101,7 @@ impl Queue {
             total,
             bound,
             stopped: AtomicBool::new(false),
-            pool: Pool::of(memory),
+            pool: Pool::of(Some(memory.unwrap_or_else(slab::memory))),
             state: Mutex::default(),
             out: Arc::default(),
             for_consumer: Condvar::new(),
