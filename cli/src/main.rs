@@ -54,7 +54,25 @@ enum Verb {
     Doctor(passed::Passed),
 }
 
+/// Buffers of so many bytes and more go back to the system when they are freed.
+#[cfg(target_env = "gnu")]
+const LARGE_BUFFER: libc::c_int = 512 << 10;
+
+/// Has large buffers go back to the system when they are freed. What is read is in buffers of about a MiB, no two of one size, and
+/// those that the allocator keeps, in the hope of the same again, come to half of `loader.prefetch`. To get them anew costs less
+/// than a hundredth of reading into them. Not so in `forebay-torch`: libtorch's tensors are the same again.
+#[cfg(target_env = "gnu")]
+#[expect(unsafe_code, reason = "the allocator is told so by a call to C")]
+fn keep_no_large_buffers() {
+    // SAFETY: called before there are other threads; the allocator checks the values.
+    unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE_BUFFER) };
+}
+
+#[cfg(not(target_env = "gnu"))]
+fn keep_no_large_buffers() {}
+
 fn main() -> ExitCode {
+    keep_no_large_buffers();
     output::start_logging();
     failure::report(match Cli::parse().verb {
         Verb::Ingest(verb) => verb.run(),

@@ -11,14 +11,14 @@ use forebay_schemas::run::Loading;
 use forebay_store::Location;
 use tokio::runtime::Handle;
 
-use crate::batch::{Ingredients, Memory, Recipe, Scratch, Transform};
+use crate::batch::{Ingredients, Memory, Pool, Recipe, Scratch, Transform};
 use crate::cache::disk::{Disk, Folder};
 use crate::cache::{Cache, Counts};
 use crate::error::{Error, Result};
-use crate::fetch::{Fetch, Fetched, Host};
+use crate::fetch::{Demand, Fetch, Fetched, Host};
 use crate::machine::{Machine, Real, blocking};
 use crate::plan::{Draw, Plan};
-use crate::prefetch::{Order, Sequential, Stream, StreamOptions};
+use crate::prefetch::{Order, Sequential, Stream, StreamOptions, WORDS_BYTES};
 use crate::quarantine::Quarantine;
 use crate::sources::{Ordering, Resolved, Sourced, watched};
 use crate::stall::Meter;
@@ -135,7 +135,7 @@ impl Loader {
         for number in 0..micro_batches {
             let (step, index) = (first_step + number / u64::from(plan.micro_batches()), (number % u64::from(plan.micro_batches())) as u32);
             let draws = plan.micro_batch(step, index).draws;
-            let rows = fetch.group(&draws, recipe.row_bytes(), &(step..step + 1)).await?;
+            let rows = fetch.group(&Demand { draws: &draws, row_bytes: recipe.row_bytes(), steps: step..step + 1 }).await?;
             let size = rows.bytes();
             held.push(Held { draws, rows });
             left = left.saturating_sub(size);
@@ -148,10 +148,9 @@ impl Loader {
 
     /// Makes batches of rows that are held, one after the other; returns how many samples they have.
     pub(crate) fn make(&self, held: &[Held]) -> Result<u64> {
-        let (mut scratch, mut samples) = (Scratch::default(), 0);
+        let (mut scratch, mut samples) = (Scratch::new(Pool::default(), WORDS_BYTES), 0);
         for Held { draws, rows } in held {
-            let places: Option<Vec<(u32, u32)>> = draws.iter().map(|draw| rows.place(draw)).collect();
-            let places = places.ok_or_else(|| Error::Internal("a row that was read is missing".to_owned()))?;
+            let places = rows.places(draws)?;
             let ingredients = Ingredients { draws, places: &places, rows: &rows.batches(), unfit: &rows.unfit };
             let made = self.inner.recipe.make(&ingredients, &mut scratch, &|| false)?;
             samples += made.map_or(0, |made| made.batch.samples() as u64);

@@ -13,8 +13,8 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::tokenizer::{Error, Result, Tokenizer};
 use crate::words::{Classes, split, to_byte_level};
 
-/// Bytes of remembered words after which all are forgotten.
-const CACHE_BYTES: usize = 24 << 20;
+/// Bytes that remembered words take at most, where nothing else is said.
+const CACHE_BYTES: usize = 48 << 20;
 /// Longer words are rare and would crowd out the others.
 const LONGEST_CACHED_BYTES: usize = 256;
 
@@ -29,8 +29,13 @@ pub struct Encoder {
 impl Encoder {
     /// An encoder with an empty memory.
     pub fn new(tokenizer: Tokenizer) -> Self {
+        Self::remembering(tokenizer, CACHE_BYTES)
+    }
+
+    /// An encoder whose words take at most so many bytes: it forgets all of them when there is no more room.
+    pub fn remembering(tokenizer: Tokenizer, bytes: usize) -> Self {
         let is_byte_level = is_plain_byte_level(tokenizer.library());
-        Self { tokenizer, is_byte_level, classes: Classes::default(), cache: Cache::default() }
+        Self { tokenizer, is_byte_level, classes: Classes::default(), cache: Cache::new(bytes) }
     }
 
     /// Whether the fast path applies.
@@ -78,12 +83,16 @@ fn is_plain_byte_level(tokenizer: &tokenizers::Tokenizer) -> bool {
 }
 
 /// Word -> ids, in two arenas.
-#[derive(Default)]
 struct Cache {
+    /// Most bytes of all three, as they are allocated.
+    bytes: usize,
     entries: HashMap<u64, Entry, BuildHasherDefault<Already>>,
     words: Vec<u8>,
     ids: Vec<u32>,
 }
+
+/// A place of the table: hash, entry, and a byte of its own.
+const PLACE_BYTES: usize = size_of::<(u64, Entry)>() + 1;
 
 #[derive(Clone, Copy)]
 struct Entry {
@@ -94,6 +103,21 @@ struct Entry {
 }
 
 impl Cache {
+    fn new(bytes: usize) -> Self {
+        Self { bytes, entries: HashMap::default(), words: Vec::new(), ids: Vec::new() }
+    }
+
+    /// Bytes that are allocated when a word of so many bytes, and so many ids, has been added, and while it is.
+    fn bytes_with(&self, word: usize, ids: usize) -> usize {
+        let grown = |length: usize, more: usize, capacity: usize| {
+            if length + more > capacity { (2 * capacity).max(length + more).max(8) } else { capacity }
+        };
+        // Of a table's places at most seven of eight are taken. It grows to twice as many, and both are there meanwhile.
+        let places = self.entries.capacity() * 8 / 7;
+        let places = if self.entries.len() == self.entries.capacity() { (3 * places).max(8) } else { places };
+        grown(self.words.len(), word, self.words.capacity()) + 4 * grown(self.ids.len(), ids, self.ids.capacity()) + PLACE_BYTES * places
+    }
+
     fn get(&self, hash: u64, word: &str, ids: &mut Vec<u32>) -> bool {
         let Some(entry) = self.entries.get(&hash) else { return false };
         let (start, end) = (entry.word as usize, entry.word as usize + usize::from(entry.word_bytes));
@@ -109,8 +133,13 @@ impl Cache {
         if word.len() > LONGEST_CACHED_BYTES {
             return;
         }
-        if self.words.len() + self.ids.len() * 4 + self.entries.len() * 24 > CACHE_BYTES {
-            *self = Self::default();
+        if self.bytes_with(word.len(), ids.len()) > self.bytes {
+            self.entries.clear();
+            self.words.clear();
+            self.ids.clear();
+            if self.bytes_with(word.len(), ids.len()) > self.bytes {
+                return;
+            }
         }
         let entry =
             Entry { word: self.words.len() as u32, word_bytes: word.len() as u16, ids: self.ids.len() as u32, id_count: ids.len() as u16 };
@@ -144,6 +173,23 @@ mod tests {
                 let library = tokenizer.library().encode(text.as_str(), false).expect("ids");
                 prop_assert_eq!(encoder.encode(text).expect("ids"), library.get_ids());
             }
+        }
+    }
+
+    #[test]
+    fn words_take_no_more_than_they_may_and_what_is_forgotten_is_encoded_again() {
+        let tokenizer = tokenizer();
+        for bytes in [0, 3 << 10, 100 << 10] {
+            let mut encoder = Encoder::remembering(tokenizer.clone(), bytes);
+            for number in 0..3000 {
+                let text = format!("word{} größe{number}", number % 7);
+                let library = tokenizer.library().encode(text.as_str(), false).expect("ids");
+                assert_eq!(encoder.encode(&text).expect("ids"), library.get_ids());
+                let Cache { entries, words, ids, .. } = &encoder.cache;
+                let taken = words.capacity() + 4 * ids.capacity() + PLACE_BYTES * (entries.capacity() * 8 / 7);
+                assert!(taken <= bytes, "{taken} of {bytes}");
+            }
+            assert_eq!(encoder.cache.entries.is_empty(), bytes == 0);
         }
     }
 

@@ -7,6 +7,7 @@ mod arena;
 mod documents;
 mod recipe;
 mod sequences;
+pub(crate) mod slab;
 mod transform;
 
 use std::sync::Arc;

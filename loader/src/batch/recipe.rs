@@ -50,7 +50,7 @@ impl Ingredients<'_> {
     pub(super) fn check(&self, place: usize) -> std::result::Result<(), String> {
         let draw = &self.draws[place];
         match self.unfit.contains(&(draw.source, draw.row)) {
-            true => Err("its bytes do not fit the check that was written with them".to_owned()),
+            true => Err("its bytes are not those that were written".to_owned()),
             false => Ok(()),
         }
     }
@@ -60,16 +60,18 @@ impl Ingredients<'_> {
 #[derive(Default)]
 pub(crate) struct Scratch {
     pub(super) pool: Pool,
-    /// Made with the first document; the words that it remembers, at most 24 MiB, are beside the bound of prefetching.
+    /// Made with the first document.
     pub(super) encoder: Option<Encoder>,
+    /// Bytes that the words may take which the encoder remembers.
+    pub(super) words: usize,
     images: Images,
     renderer: Renderer,
 }
 
 impl Scratch {
-    /// Makes batches in arenas of this pool.
-    pub(crate) fn new(pool: Pool) -> Self {
-        Self { pool, ..Self::default() }
+    /// Makes batches in arenas of this pool; words that were made tokens may take so many bytes.
+    pub(crate) fn new(pool: Pool, words: usize) -> Self {
+        Self { pool, words, ..Self::default() }
     }
 }
 
@@ -142,6 +144,11 @@ impl Recipe {
             Kind::Tokens(_) => &["tokens", "starts"],
             Kind::Images { .. } => &["bytes", "label"],
         }
+    }
+
+    /// Whether tokens are made of documents on the way.
+    pub(crate) fn encodes(&self) -> bool {
+        matches!(&self.kind, Kind::Tokens(text) if text.tokenizer.is_some())
     }
 
     /// How many ids a row has that goes into a batch as it is stored, in the first of [`Self::columns`]; none for documents and images.

@@ -5,6 +5,7 @@
 
 use std::time::Instant;
 
+use arrow::array::RecordBatch;
 use forebay_schemas::run::Scored;
 use forebay_tokens::{Encoder, Tokenizer};
 
@@ -36,6 +37,22 @@ enum From<'a> {
     Documents(&'a mut Encoder, u32),
 }
 
+/// Rows of which ids are in their places, or are not.
+enum Beside<'a> {
+    Starts(Starts<'a>),
+    Row(Sequences<'a>),
+    Nothing,
+}
+
+impl<'a> Beside<'a> {
+    fn of(rows: &'a RecordBatch, width: usize) -> Self {
+        match rows.column_by_name("tokens") {
+            Some(_) => Sequences::of(rows, width).map_or(Self::Nothing, Self::Row),
+            None => Starts::of(rows).map_or(Self::Nothing, Self::Starts),
+        }
+    }
+}
+
 impl Recipe {
     /// Makes a batch of tokens; none if it was stopped.
     pub(super) fn sequences(
@@ -47,10 +64,12 @@ impl Recipe {
     ) -> Result<Option<Made>> {
         let began = Instant::now();
         let (width, samples) = (text.width, from.draws.len());
-        let Scratch { pool, encoder, .. } = scratch;
+        let Scratch { pool, encoder, words, .. } = scratch;
         let mut source = match &text.tokenizer {
             None => From::Stored(from.rows.iter().map(|rows| Sequences::of(rows, width)).collect()),
-            Some(tokenizer) => From::Documents(encoder.get_or_insert_with(|| Encoder::new(tokenizer.clone())), tokenizer.end_of_document()),
+            Some(tokenizer) => {
+                From::Documents(encoder.get_or_insert_with(|| Encoder::remembering(tokenizer.clone(), *words)), tokenizer.end_of_document())
+            }
         };
         let (mut ids, mut documents) = (pool.take::<u32>(width * samples), Documents::with_capacity(samples));
         let mut work = Work::default();
@@ -98,27 +117,44 @@ impl Recipe {
         Ok(Some(self.made(text, (ids, documents), from.draws, replaced, work, pool)))
     }
 
-    /// Makes a batch of ids that are in their places already.
+    /// Makes a batch of ids that are in their places already, but for those of rows that were decoded.
     pub(super) fn filled_sequences(&self, text: &Text, mut ids: Arena<u32>, from: &Ingredients<'_>, pool: &Pool) -> Result<Made> {
         let began = Instant::now();
         let (width, samples) = (text.width, from.draws.len());
-        let pieces: Vec<_> = from.rows.iter().map(Starts::of).collect();
+        // The last id of each row, which says whether it is filled, is in no cache: all of them are fetched at a time.
+        std::hint::black_box(ids.chunks_exact(width).fold(0, |all, row| all ^ row[width - 1]));
+        let pieces: Vec<Beside<'_>> = from.rows.iter().map(|rows| Beside::of(rows, width)).collect();
         let mut documents = Documents::with_capacity(samples);
-        let mut put = |of: usize, ids: &[u32]| {
+        // The ids of sample `of`, in the place of sample `like`.
+        let mut put = |(of, like): (usize, usize), ids: &mut [u32]| {
             from.check(of)?;
             let (piece, place) = from.places[of];
-            let starts = pieces.get(piece as usize).and_then(|piece| piece.as_ref()?.row(place as usize));
-            let starts = starts.ok_or_else(|| "starts of documents: found none, expected places in the row".to_owned())?;
-            documents.push(&ids[of * width..(of + 1) * width], starts, text.end).then_some(()).ok_or_else(|| misplaced(starts, width))
+            let out = like * width..(like + 1) * width;
+            let starts = match pieces.get(piece as usize) {
+                Some(Beside::Starts(starts)) => {
+                    let starts = starts
+                        .row(place as usize)
+                        .ok_or_else(|| "starts of documents: found none, expected places in the row".to_owned())?;
+                    // Only places of rows that do not fit are written over, so this one still has its own.
+                    if of != like {
+                        ids.copy_within(of * width..(of + 1) * width, out.start);
+                    }
+                    starts
+                }
+                Some(Beside::Row(rows)) => {
+                    let (tokens, starts) = rows.row(place as usize).ok_or_else(|| format!("tokens: found none, expected {width} ids"))?;
+                    ids[out.clone()].copy_from_slice(tokens);
+                    starts
+                }
+                Some(Beside::Nothing) | None => return Err(format!("tokens: found none, expected {width} ids")),
+            };
+            documents.push(&ids[out], starts, text.end).then_some(()).ok_or_else(|| misplaced(starts, width))
         };
         let mut replaced = Vec::new();
         for place in 0..samples {
-            let Err(reason) = put(place, &ids) else { continue };
-            // Only places of rows that do not fit are written over, so this one still has its own.
-            let by = others(place, samples).find(|by| put(*by, &ids).is_ok());
+            let Err(reason) = put((place, place), &mut ids) else { continue };
+            let by = others(place, samples).find(|by| put((*by, place), &mut ids).is_ok());
             replaced.push(self.replaced(from, place, reason, by)?);
-            let by = by.unwrap_or(place);
-            ids.copy_within(by * width..(by + 1) * width, place * width);
         }
         let work = Work { collate: began.elapsed(), ..Work::default() };
         Ok(self.made(text, (ids, documents), from.draws, replaced, work, pool))

@@ -17,5 +17,7 @@ pub(crate) fn check_documents(schema: &SchemaRef) -> Result<(), String> {
 pub(crate) fn document(rows: &RecordBatch, row: usize) -> Result<&str, String> {
     let texts = rows.column_by_name("text").and_then(|texts| texts.as_string_opt::<i64>());
     let texts = texts.filter(|texts| row < texts.len() && texts.is_valid(row)).ok_or("text: found none, expected a document")?;
-    Ok(texts.value(row))
+    // Not every reader looks whether bytes are text.
+    let (from, to) = (texts.value_offsets()[row] as usize, texts.value_offsets()[row + 1] as usize);
+    std::str::from_utf8(&texts.values()[from..to]).map_err(|_| "text: found bytes that are no UTF-8, expected a document".to_owned())
 }

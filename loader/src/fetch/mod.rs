@@ -2,31 +2,30 @@
 //!
 //! Without a cache the rows of a group are read as they are wanted, in reads of about a MiB ([`ranges`]). With one the
 //! unit is the block: whole blocks are read, kept, and shared. Token rows of a local file go straight into their batches
-//! ([`straight`]). Every read of storage goes through one function, which asks a
-//! second time where the first answer is slow, and again where it failed ([`policy`]), and compares the rows with their checks.
+//! ([`straight`]). All others go through one function, which asks a second time where the first answer is slow, and again where it
+//! failed ([`policy`]), and compares the rows with their checks ([`read`]).
 //! Promises: a read with another number of rows than asked for is an error; each row of a group is in memory once.
 //! Deliberately absent: which rows belong together in a group (`prefetch`), and any copy in memory that outlives its group.
 
 mod policy;
 mod ranges;
+mod read;
 mod straight;
+mod streaming;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::panic::AssertUnwindSafe;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
 
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
-use forebay_schemas::check::{self, CHECK};
 use forebay_schemas::run::Loading;
-use forebay_store::{Kind, Table};
-use futures::future::{BoxFuture, Either, select};
+use forebay_store::Table;
+use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, TryStreamExt};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::cache::Cache;
 use crate::error::{Error, Result};
@@ -35,13 +34,11 @@ use crate::plan::{Block, Draw, Plan};
 use crate::stall::Meter;
 use policy::Latencies;
 pub(crate) use ranges::Ranges;
+use read::Rows;
 pub(crate) use straight::Straight;
 
 /// About what one read takes.
 const READ_BYTES: u64 = 1 << 20;
-
-/// A read may take so long, however little patience a run has.
-const SHORTEST_LIMIT: Duration = Duration::from_secs(10);
 
 /// Where reading is done, and what is told of it.
 pub(crate) struct Host {
@@ -53,6 +50,8 @@ pub(crate) struct Host {
 #[derive(Clone)]
 pub(crate) struct Fetch {
     inner: Arc<Inner>,
+    /// One permit a read under way.
+    reads: Arc<Semaphore>,
 }
 
 struct Inner {
@@ -63,12 +62,19 @@ struct Inner {
     cache: Option<Cache>,
     machine: Arc<dyn Machine>,
     meter: Arc<Meter>,
-    /// One permit a read under way.
-    reads: Semaphore,
     settings: Loading,
     latencies: Mutex<Latencies>,
-    /// A table was found whose rows cannot be read straight into batches.
-    indirect: AtomicBool,
+    /// By source: whether its rows were found not to be read straight into batches.
+    is_indirect: Vec<AtomicBool>,
+}
+
+/// Rows that are wanted together.
+pub(crate) struct Demand<'a> {
+    pub(crate) draws: &'a [Draw],
+    /// About what a row takes.
+    pub(crate) row_bytes: u64,
+    /// The steps whose rows these are.
+    pub(crate) steps: Range<u64>,
 }
 
 /// Rows of a group in memory.
@@ -93,13 +99,6 @@ struct Piece {
     stored: bool,
 }
 
-/// What a read gave.
-struct Rows {
-    batch: RecordBatch,
-    /// Places in it of rows that do not fit their checks.
-    unfit: Vec<usize>,
-}
-
 impl Fetch {
     pub(crate) fn new(
         tables: Vec<Arc<dyn Table>>,
@@ -110,6 +109,7 @@ impl Fetch {
         host: Host,
         settings: &Loading,
     ) -> Self {
+        let is_indirect = tables.iter().map(|_| AtomicBool::default()).collect();
         let inner = Inner {
             tables,
             plan,
@@ -118,12 +118,24 @@ impl Fetch {
             cache,
             machine: host.machine,
             meter: host.meter,
-            reads: Semaphore::new(settings.reads.max(1) as usize),
             settings: settings.clone(),
             latencies: Mutex::default(),
-            indirect: AtomicBool::default(),
+            is_indirect,
         };
-        Self { inner: Arc::new(inner) }
+        Self { inner: Arc::new(inner), reads: Arc::new(Semaphore::new(settings.reads.max(1) as usize)) }
+    }
+
+    /// What is left of a bound for rows, and this with no more reads at a time than the rest is for: what a read gets is there as it
+    /// came, unpacked, and put together, until it is done.
+    pub(crate) fn within(self, bound: u64) -> (Self, u64) {
+        const BESIDE_BYTES: u64 = 2 * READ_BYTES;
+        let reads = (bound / 4 / BESIDE_BYTES).clamp(1, self.inner.settings.reads.max(1).into());
+        let reads_bytes = (reads * BESIDE_BYTES).min(bound / 4);
+        (Self { reads: Arc::new(Semaphore::new(reads as usize)), ..self }, bound - reads_bytes)
+    }
+
+    async fn permit(&self) -> Result<SemaphorePermit<'_>> {
+        self.reads.acquire().await.map_err(|_| Error::Internal("the reads of a loader were closed".to_owned()))
     }
 
     pub(crate) fn split(&self) -> &str {
@@ -158,19 +170,32 @@ impl Fetch {
         rows * row_bytes
     }
 
-    /// Fetches the rows of `draws`, of which a row takes about `row_bytes`, and which are those of `steps`.
-    pub(crate) async fn group(&self, draws: &[Draw], row_bytes: u64, steps: &Range<u64>) -> Result<Fetched> {
-        let inner = &self.inner;
+    /// Fetches the rows that are wanted.
+    pub(crate) async fn group(&self, demand: &Demand<'_>) -> Result<Fetched> {
+        let (inner, Demand { draws, row_bytes, steps }) = (&self.inner, demand);
         let _read = inner.meter.read();
         let reads: Vec<BoxFuture<'_, Result<Piece>>> = match &inner.cache {
-            None => self.reads(draws, row_bytes).into_iter().map(|(source, ranges)| inner.piece(source, ranges).boxed()).collect(),
-            Some(cache) => self.blocks(draws).into_iter().map(|(block, wanted)| inner.block(cache, block, wanted, steps).boxed()).collect(),
+            None => self
+                .reads(draws, *row_bytes)
+                .into_iter()
+                .map(|(source, ranges)| self.permitted(inner.piece(source, ranges)).boxed())
+                .collect(),
+            Some(cache) => self
+                .blocks(draws)
+                .into_iter()
+                .map(|(block, wanted)| self.permitted(inner.block(cache, block, wanted, steps)).boxed())
+                .collect(),
         };
         let mut pieces: Vec<Piece> = reads.into_iter().collect::<FuturesUnordered<_>>().try_collect().await?;
         pieces.sort_unstable_by_key(|piece| (piece.source, piece.ranges.end()));
         let read_rows = pieces.iter().filter(|piece| piece.stored).map(|piece| piece.rows.num_rows() as u64).sum();
         let unfit = pieces.iter().flat_map(|piece| piece.unfit.iter().map(|row| (piece.source, *row))).collect();
         Ok(Fetched { pieces, unfit, read_rows })
+    }
+
+    async fn permitted<T>(&self, read: impl Future<Output = Result<T>>) -> Result<T> {
+        let _permit = self.permit().await?;
+        read.await
     }
 
     /// The reads for these draws.
@@ -208,7 +233,6 @@ impl Fetch {
 impl Inner {
     /// A block's wanted rows, from the cache or from storage.
     async fn block(&self, cache: &Cache, block: Block, wanted: BTreeSet<u64>, steps: &Range<u64>) -> Result<Piece> {
-        let _permit = self.permit().await?;
         let places = self.plan.places(block);
         let all = || Ranges::exactly(places.clone().map(|place| self.plan.row(block.source, place)).collect());
         let (rows, unfit, stored) = match cache.get(block, places.end - places.start, steps).await {
@@ -246,115 +270,30 @@ impl Inner {
 
     /// Rows as they are stored.
     async fn piece(&self, source: u32, ranges: Ranges) -> Result<Piece> {
-        let _permit = self.permit().await?;
         let Rows { batch: rows, unfit } = self.persistent(source, &ranges).await?;
         let unfit = unfit.iter().filter_map(|place| ranges.row(*place as u64)).collect();
         Ok(Piece { source, ranges, rows, unfit, stored: true })
     }
+}
 
-    async fn permit(&self) -> Result<tokio::sync::SemaphorePermit<'_>> {
-        self.reads.acquire().await.map_err(|_| Error::Internal("the reads of a loader were closed".to_owned()))
-    }
-
-    /// Reads rows, again and again where that may help. Rows that do not fit their checks may have been damaged on the way; what
-    /// is read alike again is damaged where it lies.
-    async fn persistent(&self, source: u32, ranges: &Ranges) -> Result<Rows> {
-        let began = self.machine.now();
-        let mut attempts = 1;
-        loop {
-            let read = self.in_time(self.hedged(source, ranges)).await;
-            let (failure, unfit) = match read {
-                Ok(rows) if rows.unfit.is_empty() || attempts >= policy::UNFIT_READS => return Ok(rows),
-                Ok(rows) => {
-                    (forebay_store::Error::new(Kind::Corrupt, format!("{} rows do not fit their checks", rows.unfit.len())), Some(rows))
-                }
-                Err(failure) => (failure, None),
-            };
-            let chance = u64::from(source) ^ ranges.end() ^ u64::from(std::process::id()) << 32;
-            let since = self.machine.now().saturating_sub(began);
-            let Some(pause) = policy::retry(failure.kind(), attempts, since, self.settings.patience.duration(), chance) else {
-                if let Some(rows) = unfit {
-                    return Ok(rows);
-                }
-                let doing = format!("cannot read {} rows in {} ranges, after {attempts} attempts", ranges.rows(), ranges.as_slice().len());
-                return Err(Error::Store { split: self.split.clone(), doing, source: failure });
-            };
-            tracing::debug!(%failure, attempts, ?pause, "a read is tried again");
-            let _pause = self.meter.pause();
-            self.machine.sleep(pause).await;
-            attempts += 1;
-        }
-    }
-
-    /// What a read gives, unless no answer comes at all: a reader that waits for ever would hide what a store, or a library's task
-    /// that has died, does not say.
-    async fn in_time<T>(&self, read: impl Future<Output = forebay_store::Result<T>> + Send) -> forebay_store::Result<T> {
-        let limit = self.settings.patience.duration().max(SHORTEST_LIMIT);
-        match select(Box::pin(read), self.machine.sleep(limit)).await {
-            Either::Left((answer, _)) => answer,
-            Either::Right(_) => Err(forebay_store::Error::new(Kind::Unavailable, format!("no answer within {} s", limit.as_secs()))),
-        }
-    }
-
-    /// Reads rows, asking a second time if the first answer takes much longer than most.
-    async fn hedged(&self, source: u32, ranges: &Ranges) -> forebay_store::Result<Rows> {
-        let first = Box::pin(self.once(source, ranges));
-        let Some(after) = self.latencies().hedge_after(self.settings.hedge) else { return first.await };
-        let first = match select(first, self.machine.sleep(after)).await {
-            Either::Left((answer, _)) => return answer,
-            Either::Right(((), first)) => first,
-        };
-        if !self.latencies().hedge() {
-            return first.await;
-        }
-        match select(first, Box::pin(self.once(source, ranges))).await {
-            Either::Left((Ok(rows), _)) | Either::Right((Ok(rows), _)) => Ok(rows),
-            // One of the two failed; the other may still succeed.
-            Either::Left((Err(_), second)) => second.await,
-            Either::Right((Err(_), first)) => first.await,
-        }
-    }
-
-    /// Columns of rows, and their checks if these are compared.
-    async fn columns_of(&self, source: u32, ranges: &Ranges, columns: &[&str]) -> forebay_store::Result<RecordBatch> {
-        let corrupt = |message: String| forebay_store::Error::new(Kind::Corrupt, message);
-        let columns: Vec<&str> = columns.iter().copied().chain(self.verifies(source).then_some(CHECK)).collect();
-        // A damaged file can make a library panic.
-        let read = AssertUnwindSafe(self.tables[source as usize].read(ranges.as_slice(), &columns)).catch_unwind().await;
-        let batch = read.map_err(|_| corrupt("the reader of the table panicked".to_owned()))??;
-        match batch.num_rows() as u64 {
-            found if found == ranges.rows() => Ok(batch),
-            found => Err(corrupt(format!("a read gave {found} rows, expected {}", ranges.rows()))),
-        }
-    }
-
-    /// Whether rows of this source are compared with their checks.
-    fn verifies(&self, source: u32) -> bool {
-        self.settings.verify && self.tables[source as usize].schema().field_with_name(CHECK).is_ok()
-    }
-
-    async fn once(&self, source: u32, ranges: &Ranges) -> forebay_store::Result<Rows> {
-        let began = self.machine.now();
-        let verify = self.verifies(source);
-        let mut batch = self.columns_of(source, ranges, self.columns).await?;
-        self.latencies().took(self.machine.now().saturating_sub(began));
-        let mut unfit = Vec::new();
-        if verify {
-            let missing = || forebay_store::Error::new(Kind::Corrupt, "a read gave rows without their checks");
-            unfit = check::unfit(&batch).ok_or_else(missing)?;
-            batch.remove_column(self.columns.len());
-        }
-        Ok(Rows { batch, unfit })
-    }
-
-    fn latencies(&self) -> std::sync::MutexGuard<'_, Latencies> {
-        self.latencies.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// How many rows these draws are of.
+pub(crate) fn distinct(draws: &[Draw]) -> u64 {
+    let mut rows: Vec<(u32, u64)> = draws.iter().map(|draw| (draw.source, draw.row)).collect();
+    rows.sort_unstable();
+    rows.dedup();
+    rows.len() as u64
 }
 
 impl Fetched {
+    /// Where the rows of these draws are: which piece, and where in it.
+    pub(crate) fn places(&self, draws: &[Draw]) -> Result<Vec<(u32, u32)>> {
+        let missing =
+            |draw: &Draw| Error::Internal(format!("source {}, row {}: found nothing of it in what was read", draw.source, draw.row));
+        draws.iter().map(|draw| self.place(draw).ok_or_else(|| missing(draw))).collect()
+    }
+
     /// Where the row of a draw is: which piece, and where in it; none if it was not asked for.
-    pub(crate) fn place(&self, draw: &Draw) -> Option<(u32, u32)> {
+    fn place(&self, draw: &Draw) -> Option<(u32, u32)> {
         let piece = self.pieces.partition_point(|piece| (piece.source, piece.ranges.end()) <= (draw.source, draw.row));
         let found = self.pieces.get(piece).filter(|piece| piece.source == draw.source)?;
         Some((piece as u32, found.ranges.place(draw.row)? as u32))

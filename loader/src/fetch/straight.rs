@@ -1,35 +1,41 @@
 //! Rows of token sequences read from local files straight into their batches.
 //!
-//! Where a table says where its rows are ([`Direct`]), they go from the file to their places in the batches of a group, neighbours
-//! in one read, and are compared with their checks while they are in the processor's cache. The small columns beside them are
-//! decoded as ever, those of a group at once.
-//! Promises: rows that fit their checks, or none. Where anything is amiss (a table that is not local, a disk that fails, a row
-//! that does not fit) the group is read as all others are, which knows how to try again and what to leave out.
+//! Where a table says where its rows are ([`Direct`]), they are read from the file, neighbours in one read, compared with their
+//! checks while they are in the processor's cache, and copied to their places in the batches of a group. The small columns beside
+//! them are decoded as ever, those of a group at once. Whether it is possible is known of each source; rows of the others are
+//! decoded, and copied when the batch is made.
+//! Promises: rows that fit their checks, or none. Where anything is amiss (a disk that fails, a row that does not fit) the group is
+//! read as all others are, which knows how to try again and what to leave out.
 
 use std::sync::atomic::Ordering;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::UInt64Type;
 use forebay_schemas::check::{self, CHECK};
-use forebay_store::{Direct, Kind, Result};
+use forebay_store::{Direct, Kind};
+use futures::future::join;
 
-use super::{Fetch, Fetched, Inner, Piece, Ranges};
+use super::{Demand, Fetch, Fetched, Inner, Piece, Ranges, distinct, streaming};
 use crate::batch::{Arena, Pool};
 use crate::decode::Starts;
+use crate::error::Result;
 use crate::machine::blocking;
-use crate::plan::Draw;
 
-/// Decoding few rows of a small column costs as much as decoding all of their neighbours: a gap of so many is read along.
-const GAP_ROWS: u64 = 128;
+type Stored<T> = forebay_store::Result<T>;
 
-/// Rows that are in their batches.
+/// Small columns are stored in chunks that are decoded as a whole, of about so many rows: a gap of as many is read along.
+const GAP_ROWS: u64 = 1024;
+
+/// Rows that are in their batches, and others that are not yet.
 pub(crate) struct Straight {
-    /// The ids of each micro-batch.
+    /// The ids of each micro-batch, of other rows any.
     pub(crate) ids: Vec<Arena<u32>>,
-    /// The columns beside them.
-    pub(crate) beside: Fetched,
+    /// The columns beside them; of other rows all columns.
+    pub(crate) fetched: Fetched,
     /// For each draw, which piece of these has its row, and where.
     pub(crate) places: Vec<(u32, u32)>,
+    /// How many rows are in their batches.
+    pub(crate) rows: u64,
     /// Rows, each counted once.
     pub(crate) distinct: u64,
 }
@@ -64,36 +70,92 @@ struct Located {
 }
 
 impl Fetch {
-    /// Fetches the rows of `draws`, `width` ids each, into micro-batches of so many samples; none where that is not possible.
-    pub(crate) async fn straight(&self, draws: &[Draw], samples: &[usize], width: usize, pool: &Pool) -> Option<Straight> {
-        let inner = &self.inner;
-        if inner.cache.is_some() || inner.indirect.load(Ordering::Relaxed) {
-            return None;
+    /// Fetches the rows of `demand`, `width` ids each, into micro-batches of so many samples; none where that is not possible.
+    pub(crate) async fn straight(&self, demand: &Demand<'_>, samples: &[usize], width: usize, pool: &Pool) -> Result<Option<Straight>> {
+        let (inner, draws) = (&self.inner, demand.draws);
+        if inner.cache.is_some() {
+            return Ok(None);
         }
-        let _read = inner.meter.read();
-        let _permit = inner.permit().await.ok()?;
-        match inner.in_time(inner.straight(draws, samples, width, pool)).await {
-            Ok(found) => found,
-            Err(error) => {
-                tracing::debug!(%error, "rows that cannot be read straight into their batches are read again");
-                None
+        let mut wanted: Vec<Vec<Wanted>> = vec![Vec::new(); inner.tables.len()];
+        let (mut others, mut decoded) = (Vec::new(), Vec::new());
+        for (sample, draw) in draws.iter().enumerate() {
+            if inner.is_indirect[draw.source as usize].load(Ordering::Relaxed) {
+                others.push(sample);
+                decoded.push(*draw);
+            } else {
+                wanted[draw.source as usize].push(Wanted::new(draw.row, sample));
             }
         }
+        if decoded.len() == draws.len() {
+            return Ok(None);
+        }
+        let wanted = (0..).zip(wanted).filter(|(_, rows)| !rows.is_empty()).collect();
+        let rest = Demand { draws: &decoded, row_bytes: demand.row_bytes, steps: demand.steps.clone() };
+        let filled = async {
+            let _permit = self.permit().await.ok()?;
+            inner.filled(wanted, samples, width, pool).await
+        };
+        let (filled, fetched) = join(filled, self.group(&rest)).await;
+        let Some((ids, located)) = filled else { return Ok(None) };
+        let fetched = fetched?;
+
+        let mut places = vec![(0, 0); draws.len()];
+        let (mut rows, mut distinct, mut pieces) = (0, distinct(&decoded), Vec::with_capacity(located.len()));
+        for (piece, Located { source, rows: wanted, ranges, beside, places: found, .. }) in (0..).zip(located) {
+            wanted.iter().zip(&found).for_each(|(wanted, place)| places[wanted.sample()] = (piece, *place));
+            distinct += 1 + found.windows(2).filter(|pair| pair[0] != pair[1]).count() as u64;
+            rows += wanted.len() as u64;
+            pieces.push(Piece { source, ranges, rows: beside, unfit: Vec::new(), stored: true });
+        }
+        for (sample, (piece, place)) in others.into_iter().zip(fetched.places(&decoded)?) {
+            places[sample] = (pieces.len() as u32 + piece, place);
+        }
+        pieces.extend(fetched.pieces);
+        let fetched = Fetched { pieces, unfit: fetched.unfit, read_rows: rows + fetched.read_rows };
+        Ok(Some(Straight { ids, fetched, places, rows, distinct }))
     }
 }
 
 impl Inner {
-    async fn straight(&self, draws: &[Draw], samples: &[usize], width: usize, pool: &Pool) -> Result<Option<Straight>> {
-        let mut wanted: Vec<Vec<Wanted>> = vec![Vec::new(); self.tables.len()];
-        draws.iter().enumerate().for_each(|(sample, draw)| wanted[draw.source as usize].push(Wanted::new(draw.row, sample)));
-        let mut located = Vec::new();
-        for (source, mut rows) in (0..).zip(wanted).filter(|(_, rows)| !rows.is_empty()) {
+    /// Micro-batches of which these rows of each source are in their places; none if that is not possible.
+    async fn filled(
+        &self,
+        wanted: Vec<(u32, Vec<Wanted>)>,
+        samples: &[usize],
+        width: usize,
+        pool: &Pool,
+    ) -> Option<(Vec<Arena<u32>>, Vec<Located>)> {
+        let _read = self.meter.read();
+        let sources: Vec<u32> = wanted.iter().map(|(source, _)| *source).collect();
+        match self.in_time(self.fill(wanted, samples, width, pool)).await {
+            Some(Ok(filled)) => filled,
+            Some(Err(error)) => {
+                tracing::debug!(%error, "rows that cannot be read straight into their batches are read again");
+                None
+            }
+            None => {
+                tracing::warn!("rows are not read straight into their batches any more: there was no answer");
+                sources.iter().for_each(|source| self.is_indirect[*source as usize].store(true, Ordering::Relaxed));
+                None
+            }
+        }
+    }
+
+    async fn fill(
+        &self,
+        wanted: Vec<(u32, Vec<Wanted>)>,
+        samples: &[usize],
+        width: usize,
+        pool: &Pool,
+    ) -> Stored<Option<(Vec<Arena<u32>>, Vec<Located>)>> {
+        let mut located = Vec::with_capacity(wanted.len());
+        for (source, mut rows) in wanted {
             rows.sort_unstable();
             match self.located(source, rows, 4 * width).await? {
                 Some(found) => located.push(found),
                 // It will not be another time either.
                 None => {
-                    self.indirect.store(true, Ordering::Relaxed);
+                    self.is_indirect[source as usize].store(true, Ordering::Relaxed);
                     return Ok(None);
                 }
             }
@@ -104,19 +166,11 @@ impl Inner {
             fill(&mut ids, width, &located).map(|()| (ids, located))
         });
         let shutting_down = || forebay_store::Error::new(Kind::Internal, "the runtime is shutting down");
-        let (ids, located) = read.await.ok_or_else(shutting_down)??;
-        let (mut places, mut distinct, mut pieces) = (vec![(0, 0); draws.len()], 0, Vec::with_capacity(located.len()));
-        for (piece, Located { source, rows, ranges, beside, places: found, .. }) in (0..).zip(located) {
-            rows.iter().zip(&found).for_each(|(wanted, place)| places[wanted.sample()] = (piece, *place));
-            distinct += 1 + found.windows(2).filter(|pair| pair[0] != pair[1]).count() as u64;
-            pieces.push(Piece { source, ranges, rows: beside, unfit: Vec::new(), stored: true });
-        }
-        let beside = Fetched { pieces, unfit: Default::default(), read_rows: draws.len() as u64 };
-        Ok(Some(Straight { ids, beside, places, distinct }))
+        read.await.ok_or_else(shutting_down)?.map(Some)
     }
 
     /// Rows of one source, in ascending order, of so many bytes each; none if they have to be decoded.
-    async fn located(&self, source: u32, rows: Vec<Wanted>, bytes: usize) -> Result<Option<Located>> {
+    async fn located(&self, source: u32, rows: Vec<Wanted>, bytes: usize) -> Stored<Option<Located>> {
         let Some((ids, beside)) = self.columns.split_first() else { return Ok(None) };
         let table = &self.tables[source as usize];
         let numbers: Vec<u64> = rows.iter().map(|wanted| wanted.row()).collect();
@@ -129,9 +183,10 @@ impl Inner {
 }
 
 /// Reads all rows to their places. `Corrupt` if one does not fit its check.
-fn fill(ids: &mut [Arena<u32>], width: usize, located: &[Located]) -> Result<()> {
+fn fill(ids: &mut [Arena<u32>], width: usize, located: &[Located]) -> Stored<()> {
     let mut places: Vec<Option<&mut [u8]>> =
         ids.iter_mut().flat_map(|ids| ids.as_bytes_mut().chunks_exact_mut(4 * width)).map(Some).collect();
+    let bytes = 4 * width;
     for Located { rows, direct, beside, places: beside_places, .. } in located {
         let corrupt = |what: String| forebay_store::Error::new(Kind::Corrupt, what);
         let checks = match beside.column_by_name(CHECK) {
@@ -140,9 +195,14 @@ fn fill(ids: &mut [Arena<u32>], width: usize, located: &[Located]) -> Result<()>
         };
         let mut own: Vec<&mut [u8]> = rows.iter().filter_map(|wanted| places.get_mut(wanted.sample())?.take()).collect();
         let mut unfit = 0;
-        direct.read(&mut own, |first, filled| {
-            let Some(checks) = &checks else { return };
-            unfit += filled.iter().zip(&beside_places[first..]).filter(|(ids, place)| !checks.fits(**place as usize, ids)).count();
+        direct.read(|first, run| {
+            let run = run.chunks_exact(bytes);
+            let Some(own) = own.get_mut(first..first + run.len()) else { return };
+            streaming::announce(own);
+            if let Some(checks) = &checks {
+                unfit += run.clone().zip(&beside_places[first..]).filter(|(ids, place)| !checks.fits(**place as usize, ids)).count();
+            }
+            streaming::copy(run, own);
         })?;
         if unfit > 0 {
             return Err(corrupt(format!("{unfit} rows do not fit their checks")));

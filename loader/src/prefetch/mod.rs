@@ -2,9 +2,10 @@
 //!
 //! One task on the runtime reads groups of rows (`reader`); worker threads make batches of them (`queue`); the consumer
 //! takes them in order and blocks only on what is due next, and `stall` says why it did.
-//! Promises: the order of the plan; at most `prefetch_bytes` of rows and batches, those with the consumer included, except that
-//! the micro-batch that is due next is always made, however large it is, so no bound can stop the stream; an error comes in
-//! the place of its micro-batch and ends the stream; dropping the stream stops reading at once and workers after the sample at hand.
+//! Promises: the order of the plan; at most `prefetch_bytes` of rows, of batches, those with the consumer included, and of words
+//! that were made tokens, except that the micro-batch that is due next is always made, however large it is, so no bound can stop
+//! the stream; an error comes in the place of its micro-batch and ends the stream; dropping the stream stops reading at once and
+//! workers after the sample at hand.
 //! Deliberately absent: retries, and any effect of threads or timing on what is delivered.
 
 mod order;
@@ -33,7 +34,7 @@ use queue::{Queue, work};
 pub struct StreamOptions {
     /// Threads that decode; 0 is one a core. Default: 1.
     pub threads: usize,
-    /// Bytes of rows read and batches made that wait for the consumer. Default: 64 MiB.
+    /// Bytes of rows read and batches made that wait for the consumer, and of words that were made tokens on the way. Default: 64 MiB.
     pub prefetch_bytes: u64,
     /// Samples that do not decode and are replaced; one more ends the stream. Default: 0.
     pub corrupt_samples: u64,
@@ -45,21 +46,31 @@ impl Default for StreamOptions {
     }
 }
 
+/// Most bytes of words that a worker remembers where documents become tokens on the way: most texts have fewer.
+pub(crate) const WORDS_BYTES: usize = 24 << 20;
+
 /// How the bytes of a stream are shared.
 #[derive(Debug, PartialEq, Eq)]
 struct Shares {
     rows: u64,
     batches: u64,
+    /// Words that each worker remembers.
+    words: usize,
     /// So many would have been enough for two batches, and rows of the next.
     enough: u64,
 }
 
 impl Shares {
     /// One half for rows, one for batches of so many bytes: whichever stage is the slower one, its input and output are both
-    /// there. Where a half does not hold the batch that is with the consumer and the next, batches take up to three quarters.
-    fn of(bytes: u64, batch: u64) -> Self {
-        let batches = (bytes / 2).max(2 * batch).min(bytes - bytes / 4);
-        Self { rows: bytes - batches, batches, enough: (8 * batch).div_ceil(3) }
+    /// there. Rows that go straight into batches have more, three of eight parts are enough for those that are ready. Where that
+    /// does not hold the batch that is with the consumer and the next, batches take up to three quarters.
+    /// Before that, a quarter at most is for the words of so many workers.
+    fn of(bytes: u64, batch: u64, (encoders, is_straight): (u64, bool)) -> Self {
+        let words = (bytes / 4).checked_div(encoders).map_or(0, |words| words.min(WORDS_BYTES as u64));
+        let bytes = bytes - encoders * words;
+        let batches = if is_straight { bytes / 8 * 3 } else { bytes / 2 };
+        let batches = batches.max(2 * batch).min(bytes - bytes / 4);
+        Self { rows: bytes - batches, batches, words: words as usize, enough: (8 * batch).div_ceil(3) + encoders * words }
     }
 }
 
@@ -124,7 +135,15 @@ impl Stream {
     ) -> Self {
         let total = order.len();
         let batch = recipe.batch_bytes(order.samples() as usize);
-        let Shares { rows, batches, enough } = Shares::of(options.prefetch_bytes, batch);
+        let threads = match options.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            threads => threads,
+        };
+        let encoders = if recipe.encodes() { threads as u64 } else { 0 };
+        let is_straight = recipe.width().is_some();
+        let Shares { rows, batches, words, enough } = Shares::of(options.prefetch_bytes, batch, (encoders, is_straight));
+        // Of rows that go straight into batches nothing is there twice.
+        let (fetch, rows) = if is_straight { (fetch, rows) } else { fetch.within(rows) };
         if options.prefetch_bytes < enough && total > 1 {
             let mebibytes = |bytes: u64| bytes.div_ceil(1 << 20);
             tracing::warn!(
@@ -139,13 +158,9 @@ impl Stream {
         let mut stream = Self::idle(queue);
         (stream.total, stream.corrupt_left, stream.runtime) = (total, options.corrupt_samples, Some(runtime.clone()));
         stream.meter = Arc::clone(fetch.meter());
-        let threads = match options.threads {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            threads => threads,
-        };
         for i in 0..threads {
             let queue = Arc::clone(&stream.queue);
-            match std::thread::Builder::new().name(format!("loader-{i}")).spawn(move || work(&queue)) {
+            match std::thread::Builder::new().name(format!("loader-{i}")).spawn(move || work(&queue, words)) {
                 Ok(worker) => stream.workers.push(worker),
                 // A stream with some of its workers works; without any it would wait for ever.
                 Err(error) if stream.workers.is_empty() => {

@@ -16,7 +16,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit};
 use super::Work as Totals;
 use super::order::Due;
 use super::reader::Read;
-use crate::batch::{Arena, Ingredients, Made, Memory, MicroBatch, Out, Pool, Recipe, Replaced, Scratch};
+use crate::batch::{Arena, Ingredients, Made, Memory, MicroBatch, Out, Pool, Recipe, Replaced, Scratch, slab};
 use crate::error::{Error, Result};
 use crate::stall::{Passage, Reading, Work};
 
@@ -101,7 +101,7 @@ impl Queue {
             total,
             bound,
             stopped: AtomicBool::new(false),
-            pool: Pool::of(memory),
+            pool: Pool::of(Some(memory.unwrap_or_else(slab::memory))),
             state: Mutex::default(),
             out: Arc::default(),
             for_consumer: Condvar::new(),
@@ -278,9 +278,9 @@ impl Queue {
     }
 }
 
-/// A worker: makes batches until there are no more to make.
-pub(crate) fn work(queue: &Queue) {
-    let mut scratch = Scratch::new(queue.pool.clone());
+/// A worker: makes batches until there are no more to make. Words that it made tokens of may take so many bytes.
+pub(crate) fn work(queue: &Queue, words: usize) {
+    let mut scratch = Scratch::new(queue.pool.clone(), words);
     while let Some((job, bytes)) = queue.job() {
         if !do_job(queue, job, bytes, &mut scratch) {
             return;
@@ -315,7 +315,7 @@ impl Queue {
         loop {
             let job = self.next_job(&mut self.lock());
             let Some((job, bytes)) = job else { return };
-            do_job(self, job, bytes, &mut Scratch::new(self.pool.clone()));
+            do_job(self, job, bytes, &mut Scratch::new(self.pool.clone(), 1 << 20));
         }
     }
 

@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::order::{Due, Order};
 use super::queue::{Group, Job, Queue};
 use crate::error::{Error, Result};
-use crate::fetch::{Fetch, Straight};
+use crate::fetch::{Demand, Fetch, Straight, distinct};
 use crate::plan::Draw;
 
 /// The bound is kept in units of so many bytes.
@@ -123,26 +123,25 @@ async fn read_group(
     let permit = permit?;
     let began = Instant::now();
     let steps = due.first().map_or(0, |due| due.step)..due.last().map_or(0, |due| due.step + 1);
+    let demand = Demand { draws: &draws, row_bytes: row_bytes.load(Ordering::Relaxed), steps };
     let straight = match queue.recipe.width() {
         Some(width) => {
             let samples: Vec<usize> = due.iter().map(|due| due.draws.len()).collect();
-            fetch.straight(&draws, &samples, width, &queue.pool).await
+            fetch.straight(&demand, &samples, width, &queue.pool).await?
         }
         None => None,
     };
-    let (fetched, ids, places, used_rows) = match straight {
-        Some(Straight { ids, beside, places, distinct }) => (beside, ids, places, distinct),
+    let Straight { ids, fetched, places, rows: straight_rows, distinct: used_rows } = match straight {
+        Some(straight) => straight,
         None => {
-            let fetched = fetch.group(&draws, row_bytes.load(Ordering::Relaxed), &steps).await?;
-            let places: Option<Vec<(u32, u32)>> = draws.iter().map(|draw| fetched.place(draw)).collect();
-            let places = places.ok_or_else(|| Error::Internal(format!("step {}: a row that was read is missing", steps.start)))?;
-            (fetched, Vec::new(), places, distinct(&draws))
+            let fetched = fetch.group(&demand).await?;
+            let places = fetched.places(&draws)?;
+            Straight { ids: Vec::new(), fetched, places, rows: 0, distinct: distinct(&draws) }
         }
     };
     let read = fetch.meter().look();
     let bytes = fetched.bytes() + ids.iter().map(|ids| ids.as_bytes().len() as u64).sum::<u64>();
-    let straight_rows = if ids.is_empty() { 0 } else { draws.len() as u64 };
-    let rows = if ids.is_empty() { fetched.rows() } else { straight_rows };
+    let rows = if ids.is_empty() { fetched.rows() } else { draws.len() as u64 };
     row_bytes.store((bytes / rows.max(1)).max(1), Ordering::Relaxed);
     let (rows, unfit) = (fetched.batches(), fetched.unfit.clone());
     let mut jobs = Vec::with_capacity(due.len());
@@ -155,14 +154,6 @@ async fn read_group(
         jobs.push(Job { due, places: own.to_vec(), group: Arc::clone(&group), ids: ids.next() });
     }
     Ok(Read { jobs, group, seconds: (read.0 - began).as_secs_f64() })
-}
-
-/// How many rows these draws are of.
-fn distinct(draws: &[Draw]) -> u64 {
-    let mut rows: Vec<(u32, u64)> = draws.iter().map(|draw| (draw.source, draw.row)).collect();
-    rows.sort_unstable();
-    rows.dedup();
-    rows.len() as u64
 }
 
 /// Bytes that rows may take.

@@ -2,7 +2,7 @@
 
 use std::io::Cursor;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use forebay_schemas::Digest;
 use forebay_schemas::dataset::Modality;
 use forebay_schemas::run::{Augment, Loading, Pixels};
 use forebay_schemas::units::Millis;
-use forebay_store::{RowRanges, Table};
+use forebay_store::{Direct, RowRanges, Table};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
@@ -38,6 +38,9 @@ struct Memory {
     reads: AtomicU64,
     fail_at: Option<u64>,
     begun: mpsc::Sender<()>,
+    /// Whether nobody answers who asks where rows are, and how many did.
+    is_silent: AtomicBool,
+    asked: AtomicU64,
 }
 
 #[async_trait]
@@ -59,6 +62,14 @@ impl Table for Memory {
         }
         let indices: UInt32Array = ranges.iter().cloned().flatten().map(|row| row as u32).collect();
         Ok(arrow::compute::take_record_batch(&self.rows, &indices).expect("rows in range"))
+    }
+
+    async fn direct(&self, _rows: &[u64], _column: &str) -> forebay_store::Result<Option<Direct>> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        match self.is_silent.load(Ordering::Relaxed) {
+            true => futures::future::pending().await,
+            false => Ok(None),
+        }
     }
 
     async fn select(&self, _predicate: &str) -> forebay_store::Result<BoxStream<'static, forebay_store::Result<RowRanges>>> {
@@ -120,7 +131,8 @@ impl Bed {
         let modality = if matches!(transform, Transform::Tokens { .. }) { Modality::Text } else { Modality::Images };
         let recipe = Recipe::new("train", 11, (modality, None), &rows.schema(), transform).expect("recipe");
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_time().build().expect("runtime");
-        let table = Arc::new(Memory { rows, gate: Semaphore::new(1), reads: AtomicU64::new(0), fail_at, begun: sender });
+        let (reads, asked, is_silent) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
+        let table = Arc::new(Memory { rows, gate: Semaphore::new(1), reads, fail_at, begun: sender, is_silent, asked });
         Self { runtime: Some(runtime), table, plan, recipe, begun }
     }
 
@@ -179,6 +191,22 @@ fn a_read_that_is_never_answered_ends_the_stream_with_an_error() {
     assert!(error.to_string().contains("cannot read"), "{error}");
     let source = std::error::Error::source(&error).expect("a cause").to_string();
     assert!(source.contains("no answer within 10 s"), "{source}");
+}
+
+#[test]
+fn rows_are_read_the_other_way_where_nobody_says_where_they_are() {
+    let bed = Bed::tokens(400, 2, 5);
+    let order = || Order::planned(bed.plan.clone(), vec![0, 1], 0, 80).expect("order");
+    let expected = all(bed.start(order(), StreamOptions::default()));
+    bed.table.is_silent.store(true, Ordering::Relaxed);
+    bed.table.asked.store(0, Ordering::Relaxed);
+    let mut stream = bed.start_on(Arc::new(Hasty), order(), StreamOptions::default());
+    let found: Vec<MicroBatch> = std::iter::from_fn(|| stream.next()).map(|item| item.expect("micro-batch")).collect();
+    assert_eq!((found.len(), stream.work().straight_rows), (160, 0));
+    assert!(found == expected);
+    // Those that wait at the time do so in vain, and nobody asks again.
+    let asked = bed.table.asked.load(Ordering::Relaxed);
+    assert!((1..=4).contains(&asked), "{asked} groups waited");
 }
 
 fn all(mut stream: Stream) -> Vec<MicroBatch> {
@@ -254,10 +282,13 @@ fn a_micro_batch_larger_than_the_bound_is_delivered() {
 #[test]
 fn two_batches_fit_into_what_is_enough() {
     for (bytes, batch) in [(0, 0), (0, 7), (1 << 20, 100), (1 << 20, 400 << 10), (1000, 375), (1 << 40, 37 << 20)] {
-        let shares = Shares::of(bytes, batch);
-        assert_eq!(shares.rows + shares.batches, bytes);
-        assert_eq!(bytes >= shares.enough, shares.batches >= 2 * batch, "{bytes} bytes, {batch} a batch: {shares:?}");
-        assert!(shares.rows >= bytes / 4);
+        for (encoders, is_straight) in [(0, false), (0, true), (1, false), (5, false)] {
+            let shares = Shares::of(bytes, batch, (encoders, is_straight));
+            let words = encoders * shares.words as u64;
+            assert_eq!(shares.rows + shares.batches + words, bytes);
+            assert_eq!(bytes >= shares.enough, shares.batches >= 2 * batch, "{bytes} bytes, {batch} a batch: {shares:?}");
+            assert!(shares.rows >= (bytes - words) / 4 && words <= bytes / 4 && shares.words <= WORDS_BYTES);
+        }
     }
 }
 

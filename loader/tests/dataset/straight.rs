@@ -1,8 +1,9 @@
 //! Rows of token sequences that go from a local file straight into their batches, and those that do not.
 
+use std::collections::BTreeMap;
 use std::fs;
 
-use forebay_loader::{Batch, Kind, Loader, MicroBatch, StreamOptions, Transform};
+use forebay_loader::{Batch, Kind, Loader, MicroBatch, Sourced, StreamOptions, Transform};
 use forebay_schemas::dataset::TableFormat;
 use forebay_schemas::run::{Cache, Loading};
 use forebay_schemas::units::Millis;
@@ -55,6 +56,45 @@ fn rows_of_a_local_lance_file_go_straight_into_their_batches_and_all_others_do_n
     assert!(found == expected && straight == 0);
     let parquet = Lake::wide_tokens(TableFormat::Parquet, ROWS);
     assert_eq!(fed(&parquet, &Loading::default(), 64 << 20).1, 0);
+}
+
+#[test]
+fn in_a_mixture_rows_of_local_lance_files_go_straight_whatever_the_others_are() {
+    let local = Lake::wide_tokens(TableFormat::Lance, ROWS);
+    let loading = Loading::default();
+    for format in [TableFormat::Parquet, TableFormat::Lance] {
+        let other = Lake::wide_tokens(format, 700);
+        let sources = [local.source(), Sourced { weight: vec![(0, 0.5)], ..other.source() }];
+        let opened = Loader::open(&sources, "train", &ordering(2, BATCH as u32), Transform::Tokens { masking: None }, &loading);
+        let loader = local.runtime.block_on(opened).expect("loader");
+        // In groups of a few batches, as of two replicas.
+        let options = StreamOptions { prefetch_bytes: 200 << 10, ..StreamOptions::default() };
+        let mut found = BTreeMap::new();
+        for rank in 0..2 {
+            let mut stream = loader.stream(local.handle(), vec![rank], 0, 120, options);
+            let mut draws_of = [0, 0];
+            while let Some(item) = stream.next() {
+                let micro_batch = item.expect("micro-batch");
+                let Batch::Tokens { ids, documents, .. } = &micro_batch.batch else { panic!("expected tokens") };
+                let draws = loader.plan().micro_batch(micro_batch.step, micro_batch.index).draws;
+                for (place, (draw, ids)) in draws.iter().zip(ids.chunks_exact(257)).enumerate() {
+                    assert!((0..).zip(ids).all(|(at, id)| u64::from(*id) == draw.row * 10 + at), "row {}: {ids:?}", draw.row);
+                    assert_eq!((documents.starts(place), documents.tokens(place)), (&[0][..], 257));
+                    draws_of[draw.source as usize] += 1;
+                }
+                assert_eq!(micro_batch.digest, loader.plan().samples_digest(micro_batch.step, micro_batch.index));
+                found.insert((micro_batch.step, micro_batch.index), micro_batch);
+            }
+            let work = stream.work();
+            match (format, rank) {
+                (TableFormat::Lance, _) => assert_eq!(work.straight_rows, draws_of[0] + draws_of[1]),
+                // It takes a group to find out about the other source, which the second stream knows.
+                (TableFormat::Parquet, 0) => assert!(draws_of[0] * 9 / 10 < work.straight_rows && work.straight_rows < draws_of[0]),
+                (TableFormat::Parquet, _) => assert_eq!(work.straight_rows, draws_of[0]),
+            }
+        }
+        assert_eq!(found.len(), 240);
+    }
 }
 
 #[test]

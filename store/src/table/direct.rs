@@ -1,22 +1,21 @@
-//! Rows read from local files straight to where they are wanted.
+//! Rows of local files as they are in memory.
 //!
-//! Where the rows of a column lie in a file as they are in memory, nothing has to be between them. Rows that lie side by side
-//! are one read, which the system deals to as many places as there are rows (`preadv`). Promises: the bytes that are stored; a
-//! file that is cut short or a disk that fails is an error.
-//! Deliberately absent: mapped files. A copy from one costs as much, but where its file is cut short or its disk fails the
-//! process is killed (SIGBUS), and its pages count as memory of the process.
+//! Where the rows of a column lie in a file as they are in memory, nothing has to be decoded. Rows that lie side by side are
+//! one read, into memory that is used again for the next: it stays in the processor's cache, where whoever wants the rows
+//! compares and copies them. Promises: the bytes that are stored; a file that is cut short or a disk that fails is an error.
+//! Deliberately absent: reads to the places where rows are wanted at last (`preadv`), since these are in no cache, and to have
+//! them fetched there before they are written over costs more than the copy; and mapped files, since where one is cut short or
+//! its disk fails the process is killed (SIGBUS), and its pages count as memory of the process.
 
 use std::fs::File;
-use std::io::{self, IoSliceMut};
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use crate::cause::from_io;
 use crate::error::Result;
 
-/// Most bytes that are read at once: they are to be in the processor's cache for whoever looks at them next.
+/// Most bytes that are read at once: they are to stay in the processor's cache.
 const RUN_BYTES: usize = 256 << 10;
-/// Most places that the system takes at once (`IOV_MAX`).
-const RUN_ROWS: usize = 1024;
 
 /// Where rows of a column are.
 #[derive(Debug)]
@@ -42,7 +41,7 @@ impl Direct {
 
     /// Adds a row.
     pub(super) fn push(&mut self, file: &Arc<File>, offset: u64) {
-        let most = (RUN_BYTES / self.width).clamp(1, RUN_ROWS);
+        let most = (RUN_BYTES / self.width).max(1);
         let width = self.width;
         let follows = |run: &&mut Run| run.rows < most && run.offset + (run.rows * width) as u64 == offset && Arc::ptr_eq(&run.file, file);
         match self.runs.last_mut().filter(follows) {
@@ -72,36 +71,15 @@ impl Direct {
         self.runs.len()
     }
 
-    /// Reads the rows, each to its place: `places` has one of [`Self::width`] bytes a row. After each read `seen` is given those
-    /// that were filled, and the number of the first. Blocks. What is in the places after an error is not said.
-    pub fn read(&self, mut places: &mut [&mut [u8]], mut seen: impl FnMut(usize, &[&mut [u8]])) -> Result<()> {
-        let mut first = 0;
+    /// Reads the rows, run by run. Of each run `seen` is given the number of its first row, and its rows side by side. Blocks.
+    pub fn read(&self, mut seen: impl FnMut(usize, &[u8])) -> Result<()> {
+        let longest = self.runs.iter().map(|run| run.rows).max().unwrap_or(0);
+        let (mut memory, mut first) = (vec![0; longest * self.width], 0);
         for run in &self.runs {
-            let wrong = || io::Error::new(io::ErrorKind::InvalidInput, format!("expected a place of {} bytes for each row", self.width));
-            let (filled, rest) = places.split_at_mut_checked(run.rows).ok_or_else(wrong).map_err(|error| from_io(&self.name, &error))?;
-            run.read(filled).map_err(|error| from_io(&self.name, &error))?;
-            seen(first, filled);
-            (places, first) = (rest, first + run.rows);
-        }
-        Ok(())
-    }
-}
-
-impl Run {
-    fn read(&self, places: &mut [&mut [u8]]) -> io::Result<()> {
-        let mut at = self.offset;
-        let mut slices: Vec<IoSliceMut<'_>> = places.iter_mut().map(|place| IoSliceMut::new(place)).collect();
-        let mut left = slices.as_mut_slice();
-        while !left.is_empty() {
-            match rustix::io::preadv(&self.file, left, at) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(read) => {
-                    at += read as u64;
-                    IoSliceMut::advance_slices(&mut left, read);
-                }
-                Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
+            let rows = &mut memory[..run.rows * self.width];
+            run.file.read_exact_at(rows, run.offset).map_err(|error| from_io(&self.name, &error))?;
+            seen(first, rows);
+            first += run.rows;
         }
         Ok(())
     }
@@ -125,20 +103,17 @@ mod tests {
     }
 
     fn read(direct: &Direct) -> Result<Vec<[u8; WIDTH]>> {
-        let mut memory = vec![[255; WIDTH]; direct.rows()];
-        let mut places: Vec<&mut [u8]> = memory.iter_mut().map(|row| row.as_mut_slice()).collect();
-        let mut next = 0;
-        direct.read(&mut places, |first, filled| {
-            assert_eq!(first, next);
-            next += filled.len();
+        let mut found: Vec<[u8; WIDTH]> = Vec::new();
+        direct.read(|first, rows| {
+            assert_eq!(first, found.len());
+            found.extend(rows.chunks_exact(WIDTH).map(|row| <[u8; WIDTH]>::try_from(row).expect("a row")));
         })?;
-        assert_eq!(next, memory.len());
-        Ok(memory)
+        Ok(found)
     }
 
     proptest! {
         #[test]
-        fn each_row_comes_to_its_place_and_neighbours_in_one_read(rows in prop::collection::vec((any::<bool>(), 0u8..40), 0..60)) {
+        fn rows_come_in_their_order_and_neighbours_in_one_read(rows in prop::collection::vec((any::<bool>(), 0u8..40), 0..60)) {
             let files = [file(40), file(40)];
             let mut direct = Direct::new("table `t`", WIDTH as u64);
             rows.iter().for_each(|(which, row)| direct.push(&files[usize::from(*which)], u64::from(*row) * WIDTH as u64));
@@ -150,14 +125,10 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_cut_short_and_a_place_too_few_are_errors() {
+    fn a_file_that_is_cut_short_is_an_error() {
         let mut direct = Direct::new("table `t`", WIDTH as u64);
         let file = file(40);
         (30..40).for_each(|row| direct.push(&file, row * WIDTH as u64));
-        assert_eq!(
-            direct.read(&mut [], |_, _| ()).expect_err("places").to_string(),
-            "table `t`: expected a place of 12 bytes for each row"
-        );
         file.set_len(35 * WIDTH as u64 + 5).expect("cut");
         let error = read(&direct).expect_err("short");
         assert!(error.to_string().starts_with("table `t`: ") && error.kind() != Kind::Invalid, "{error}");
@@ -167,9 +138,9 @@ mod tests {
     fn a_long_run_is_cut() {
         let mut direct = Direct::new("table `t`", 4);
         let file = file(255);
-        (0..700).for_each(|row| direct.push(&file, row * 4));
-        assert_eq!((direct.rows(), direct.reads()), (700, 1));
-        (700..1030).for_each(|row| direct.push(&file, row * 4));
-        assert_eq!((direct.rows(), direct.reads()), (1030, 2));
+        (0..65_536).for_each(|row| direct.push(&file, row * 4));
+        assert_eq!((direct.rows(), direct.reads()), (65_536, 1));
+        direct.push(&file, 65_536 * 4);
+        assert_eq!((direct.rows(), direct.reads()), (65_537, 2));
     }
 }

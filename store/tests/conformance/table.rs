@@ -16,7 +16,7 @@ use crate::place::{Place, on_every_store};
 
 on_every_store!(
     rows_come_back_in_the_order_asked_for,
-    rows_of_local_lance_files_are_read_straight_to_their_places,
+    rows_of_local_lance_files_are_read_as_they_are_in_memory,
     images_come_back_byte_for_byte,
     a_crashed_append_is_in_no_table,
     of_two_appends_to_one_parent_none_sees_the_other,
@@ -127,14 +127,12 @@ async fn rows_come_back_in_the_order_asked_for(place: Place) {
     }
 }
 
-/// The numbers that the tokens tell of rows read straight to their places, and how many reads it took; none if they have to be
-/// decoded.
+/// The numbers that the tokens tell of rows read as they are in memory, and how many reads it took; none if they have to be decoded.
 async fn straight(table: &dyn Table, rows: &[u64]) -> Option<(Vec<u64>, usize)> {
     let direct = table.direct(rows, "tokens").await.expect("direct")?;
     assert_eq!((direct.width(), direct.rows()), (4 * (LENGTH + 1), rows.len()));
-    let mut memory = vec![0; rows.len() * direct.width()];
-    let mut places: Vec<&mut [u8]> = memory.chunks_exact_mut(direct.width()).collect();
-    direct.read(&mut places, |_, _| ()).expect("rows");
+    let mut memory = Vec::new();
+    direct.read(|_, rows| memory.extend_from_slice(rows)).expect("rows");
     let number = |row: &[u8]| {
         let ids: Vec<u32> = row.chunks_exact(4).map(|id| u32::from_le_bytes(id.try_into().expect("four bytes"))).collect();
         assert!((0..).zip(&ids).all(|(at, id)| *id == ids[0] + at), "{ids:?}");
@@ -143,7 +141,7 @@ async fn straight(table: &dyn Table, rows: &[u64]) -> Option<(Vec<u64>, usize)> 
     Some((memory.chunks_exact(direct.width()).map(number).collect(), direct.reads()))
 }
 
-async fn rows_of_local_lance_files_are_read_straight_to_their_places(place: Place) {
+async fn rows_of_local_lance_files_are_read_as_they_are_in_memory(place: Place) {
     let (dataset, local) = (place.dataset().await, !place.url.contains("://"));
     for format in FORMATS {
         let tables = dataset.tables(format);
