@@ -27,7 +27,7 @@ mod world;
 use world::World;
 
 /// Events that `cargo test` simulates; more with `FOREBAY_SIMULATION_EVENTS`, elsewhere with `FOREBAY_SIMULATION_SEED`.
-const EVENTS: u64 = 400_000;
+const EVENTS: u64 = 4_000_000;
 
 fn number(variable: &str, otherwise: u64) -> u64 {
     std::env::var(variable).ok().and_then(|text| text.replace('_', "").parse().ok()).unwrap_or(otherwise)
