@@ -81,7 +81,7 @@ def bare(bench):
         reports = bench.rounds(bench.photos(), PHOTOS, "--steps", "60", settings=[f"batch.pixels={pixels}"])
         print(f"photos as {pixels}: {median(reports, lambda r: r['samples'] / r['cpu_seconds']):,.0f} a CPU-second")
     for verify in ("true", "false"):
-        reports = bench.rounds(bench.tokens(), TOKENS, "--steps", "8000", "--bare", settings=[f"loader.verify={verify}"])
+        reports = bench.rounds(bench.tokens(), TOKENS, "--steps", "60000", "--bare", settings=[f"loader.verify={verify}"])
         rate = lambda r: r["megabytes"] / r["cpu_seconds"] / 1e3
         copy = memcpy(bench.options.rounds)
         print(f"tokens, verify = {verify}: {median(reports, lambda r: 1024 * r['samples'] / r['cpu_seconds'] / 1e6):,.0f} M a CPU-second, "
@@ -107,7 +107,7 @@ def rivals(bench):
     theirs = {}
     for _ in range(bench.options.rounds):
         ours["photos"].append(bench.run(bench.photos(), PHOTOS, "--steps", "60"))
-        ours["tokens"].append(bench.run(bench.tokens(), TOKENS, "--steps", "8000"))
+        ours["tokens"].append(bench.run(bench.tokens(), TOKENS, "--steps", "60000"))
         command = [sys.executable, f"{HERE}/rivals.py", bench.options.lake]
         done = subprocess.run(command, capture_output=True, text=True, preexec_fn=lambda: os.sched_setaffinity(0, {0}))
         for line in done.stdout.splitlines():

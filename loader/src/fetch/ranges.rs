@@ -22,9 +22,9 @@ impl Ranges {
         Self::with_gaps(rows, GAP_BYTES / row_bytes.max(1), 2)
     }
 
-    /// Covers `rows`, reading gaps of at most so many along, however few rows are wanted between them.
+    /// Covers `rows`, reading gaps of at most so many along, as long as one row in eight is wanted.
     pub(crate) fn spanning(rows: Vec<u64>, longest_gap: u64) -> Self {
-        Self::with_gaps(rows, longest_gap, u64::MAX)
+        Self::with_gaps(rows, longest_gap, 8)
     }
 
     /// Exactly `rows`.
@@ -170,5 +170,6 @@ mod tests {
         assert_eq!(Ranges::with_gaps(rows(), 1, 2).ranges, [3..8, 20..21]);
         assert_eq!(Ranges::with_gaps(rows(), 1000, 2).ranges, [3..8, 20..21]);
         assert_eq!(Ranges::spanning(rows(), 12).ranges, std::slice::from_ref(&(3..21)));
+        assert_eq!(Ranges::spanning(vec![0, 100], 200).ranges, [0..1, 100..101]);
     }
 }

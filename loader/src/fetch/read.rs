@@ -35,15 +35,30 @@ pub(super) struct Rows {
 }
 
 impl Inner {
-    /// Reads rows, again and again where that may help. Rows that do not fit their checks may have been damaged on the way; what
-    /// is read alike again is damaged where it lies.
+    /// Reads rows. Where they cannot be read because of what is stored, those that can be are, and the others are blank, and not what
+    /// was written.
     pub(super) async fn persistent(&self, source: u32, ranges: &Ranges) -> Result<Rows> {
+        let (found, attempts) = match self.again(source, ranges, true).await {
+            Ok(rows) => return Ok(rows),
+            Err((failure, attempts)) if failure.kind() == Kind::Corrupt => {
+                (self.apart(source, ranges.clone(), failure, &mut { MOST_UNREADABLE }).await, attempts)
+            }
+            Err((failure, attempts)) => (Err(failure), attempts),
+        };
+        let doing = || format!("cannot read {} rows in {} ranges, after {attempts} attempts", ranges.rows(), ranges.as_slice().len());
+        found.map_err(|source| Error::Store { split: self.split.clone(), doing: doing(), source })
+    }
+
+    /// Reads rows, again and again where that may help; if not, says how often. Rows that do not fit their checks may have been damaged
+    /// on the way; what is read alike again is damaged where it lies. A read that is not `whole`, which is one of several that were
+    /// tried together before, fails at once because of what is stored.
+    async fn again(&self, source: u32, ranges: &Ranges, whole: bool) -> std::result::Result<Rows, (forebay_store::Error, u32)> {
         let began = self.machine.now();
-        let mut attempts = 1;
+        let (mut attempts, mut corrupt) = (1, 0);
         loop {
             let read = self.in_time(self.hedged(source, ranges)).await.unwrap_or_else(|| Err(self.unanswered()));
             let (failure, unfit) = match read {
-                Ok(rows) if rows.unfit.is_empty() || attempts >= policy::UNFIT_READS => return Ok(rows),
+                Ok(rows) if rows.unfit.is_empty() || corrupt + 1 >= policy::UNFIT_READS => return Ok(rows),
                 Ok(rows) => {
                     (forebay_store::Error::new(Kind::Corrupt, format!("{} rows do not fit their checks", rows.unfit.len())), Some(rows))
                 }
@@ -51,18 +66,12 @@ impl Inner {
             };
             let chance = u64::from(source) ^ ranges.end() ^ u64::from(std::process::id()) << 32;
             let since = self.machine.now().saturating_sub(began);
-            let Some(pause) = policy::retry(failure.kind(), attempts, since, self.settings.patience.duration(), chance) else {
-                if let Some(rows) = unfit {
-                    return Ok(rows);
-                }
-                let found = match failure.kind() {
-                    Kind::Corrupt => self.apart(source, ranges.clone(), failure, &mut { MOST_UNREADABLE }).await,
-                    _ => Err(failure),
-                };
-                let doing =
-                    || format!("cannot read {} rows in {} ranges, after {attempts} attempts", ranges.rows(), ranges.as_slice().len());
-                return found.map_err(|source| Error::Store { split: self.split.clone(), doing: doing(), source });
-            };
+            let may = whole || unfit.is_some() || failure.kind() != Kind::Corrupt;
+            corrupt += u32::from(failure.kind() == Kind::Corrupt);
+            // A store that was away says nothing of what is stored.
+            let failed = if failure.kind() == Kind::Corrupt { corrupt } else { attempts };
+            let pause = policy::retry(failure.kind(), failed, since, self.settings.patience.duration(), chance).filter(|_| may);
+            let Some(pause) = pause else { return unfit.ok_or((failure, attempts)) };
             tracing::debug!(%failure, attempts, ?pause, "a read is tried again");
             let _pause = self.meter.pause();
             self.machine.sleep(pause).await;
@@ -71,7 +80,7 @@ impl Inner {
     }
 
     /// Reads rows that cannot be read together in two halves, and each that cannot be read either in two again. A row that cannot
-    /// be read alone is blank, and not what was written; of such there may be so many.
+    /// be read alone is blank; of such there may be so many.
     fn apart<'a>(
         &'a self,
         source: u32,
@@ -87,10 +96,10 @@ impl Inner {
             }
             let (mut batches, mut unfit, mut before) = (Vec::new(), Vec::new(), 0);
             for half in ranges.cut(count.div_ceil(2)) {
-                let read = self.in_time(self.hedged(source, &half)).await.unwrap_or_else(|| Err(self.unanswered()));
-                let Rows { batch, unfit: places } = match read {
-                    Err(failure) if failure.kind() == Kind::Corrupt => self.apart(source, half, failure, unreadable).await?,
-                    other => other?,
+                let Rows { batch, unfit: places } = match self.again(source, &half, half.rows() <= 1).await {
+                    Ok(rows) => rows,
+                    Err((failure, _)) if failure.kind() == Kind::Corrupt => self.apart(source, half, failure, unreadable).await?,
+                    Err((failure, _)) => return Err(failure),
                 };
                 unfit.extend(places.iter().map(|place| before + place));
                 before += batch.num_rows();

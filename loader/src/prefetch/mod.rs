@@ -62,15 +62,15 @@ struct Shares {
 
 impl Shares {
     /// One half for rows, one for batches of so many bytes: whichever stage is the slower one, its input and output are both
-    /// there. Rows that go straight into batches have more, three of eight parts are enough for those that are ready. Where that
-    /// does not hold the batch that is with the consumer and the next, batches take up to three quarters.
-    /// Before that, a quarter at most is for the words of so many workers.
+    /// there. Where a half does not hold the batch that is with the consumer and the next, batches take up to three quarters.
+    /// Rows that go straight into batches are these already: they have five of eight parts, batches that are ready one more, and
+    /// the rest is for what is read beside them. Before that, a quarter at most is for the words of so many workers.
     fn of(bytes: u64, batch: u64, (encoders, is_straight): (u64, bool)) -> Self {
         let words = (bytes / 4).checked_div(encoders).map_or(0, |words| words.min(WORDS_BYTES as u64));
         let bytes = bytes - encoders * words;
-        let batches = if is_straight { bytes / 8 * 3 } else { bytes / 2 };
+        let (rows, batches) = if is_straight { (bytes / 8 * 5, bytes / 8) } else { (bytes, bytes / 2) };
         let batches = batches.max(2 * batch).min(bytes - bytes / 4);
-        Self { rows: bytes - batches, batches, words: words as usize, enough: (8 * batch).div_ceil(3) + encoders * words }
+        Self { rows: rows.min(bytes - batches), batches, words: words as usize, enough: (8 * batch).div_ceil(3) + encoders * words }
     }
 }
 

@@ -1,6 +1,5 @@
 //! Rows of token sequences that go from a local file straight into their batches, and those that do not.
 
-use std::collections::BTreeMap;
 use std::fs;
 
 use forebay_loader::{Batch, Kind, Loader, MicroBatch, Sourced, StreamOptions, Transform};
@@ -65,11 +64,11 @@ fn in_a_mixture_rows_of_local_lance_files_go_straight_whatever_the_others_are() 
     for format in [TableFormat::Parquet, TableFormat::Lance] {
         let other = Lake::wide_tokens(format, 700);
         let sources = [local.source(), Sourced { weight: vec![(0, 0.5)], ..other.source() }];
-        let opened = Loader::open(&sources, "train", &ordering(2, BATCH as u32), Transform::Tokens { masking: None }, &loading);
-        let loader = local.runtime.block_on(opened).expect("loader");
+        let (order, tokens) = (ordering(2, BATCH as u32), Transform::Tokens { masking: None });
+        let loader = local.runtime.block_on(Loader::open(&sources, "train", &order, tokens, &loading)).expect("loader");
         // In groups of a few batches, as of two replicas.
         let options = StreamOptions { prefetch_bytes: 200 << 10, ..StreamOptions::default() };
-        let mut found = BTreeMap::new();
+        let mut found = 0;
         for rank in 0..2 {
             let mut stream = loader.stream(local.handle(), vec![rank], 0, 120, options);
             let mut draws_of = [0, 0];
@@ -83,7 +82,7 @@ fn in_a_mixture_rows_of_local_lance_files_go_straight_whatever_the_others_are() 
                     draws_of[draw.source as usize] += 1;
                 }
                 assert_eq!(micro_batch.digest, loader.plan().samples_digest(micro_batch.step, micro_batch.index));
-                found.insert((micro_batch.step, micro_batch.index), micro_batch);
+                found += 1;
             }
             let work = stream.work();
             match (format, rank) {
@@ -93,7 +92,7 @@ fn in_a_mixture_rows_of_local_lance_files_go_straight_whatever_the_others_are() 
                 (TableFormat::Parquet, _) => assert_eq!(work.straight_rows, draws_of[0]),
             }
         }
-        assert_eq!(found.len(), 240);
+        assert_eq!(found, 240);
     }
 }
 
