@@ -2,6 +2,7 @@
 #include "group.h"
 
 #include <algorithm>
+#include <chrono>
 #include <new>
 #include <stdexcept>
 
@@ -19,6 +20,12 @@ static_assert(TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR == 11, "expected l
 
 namespace forebay {
 
+namespace {
+// An operation whose connections are gone fails within milliseconds, if it does.
+constexpr int kSlices = 10;
+constexpr std::chrono::milliseconds kSlice(50);
+} // namespace
+
 void AbortControl::arm(std::vector<gloo::transport::tcp::Pair*> pairs) {
   std::lock_guard<std::mutex> lock(mutex_);
   pairs_ = std::move(pairs);
@@ -30,15 +37,43 @@ void AbortControl::disarm() {
 }
 
 void AbortControl::abort(const std::string& reason) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  if (aborted_) {
-    return;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (aborted_) {
+      return;
+    }
+    aborted_ = true;
+    reason_ = reason;
+    for (auto* pair : pairs_) {
+      pair->signalExceptionExternal(reason);
+    }
   }
-  aborted_ = true;
-  reason_ = reason;
-  for (auto* pair : pairs_) {
-    pair->signalExceptionExternal(reason);
+  std::lock_guard<std::mutex> lock(bell_->mutex);
+  bell_->rung.notify_all();
+}
+
+void AbortControl::wait(c10d::Work& work) {
+  const auto future = work.getFuture();
+  future->addCallback([bell = bell_](c10::ivalue::Future&) {
+    std::lock_guard<std::mutex> lock(bell->mutex);
+    bell->rung.notify_all();
+  });
+  const auto aborted = [&] {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return aborted_;
+  };
+  {
+    std::unique_lock<std::mutex> lock(bell_->mutex);
+    bell_->rung.wait(lock, [&] { return future->completed() || aborted(); });
+    // In slices, so that a process that was frozen meanwhile does not take that time for the operation's.
+    for (int slice = 0; slice < kSlices && !future->completed(); ++slice) {
+      bell_->rung.wait_for(lock, kSlice, [&] { return future->completed(); });
+    }
   }
+  if (!future->completed()) {
+    check();
+  }
+  work.wait();
 }
 
 void AbortControl::check() {
@@ -95,14 +130,14 @@ void run_all(Group& group, const std::vector<at::Tensor>& tensors, Start start) 
       works.push_back(start(one));
     }
     for (const auto& work : works) {
-      work->wait();
+      group.backend->control->wait(*work);
     }
   } catch (const std::exception& error) {
     group.backend->control->abort(error.what());
     // Nothing may write to the tensors after this function returned.
     for (const auto& work : works) {
       try {
-        work->wait();
+        group.backend->control->wait(*work);
       } catch (const std::exception&) {
         // The first failure is the one that is reported.
       }

@@ -7,6 +7,10 @@
 
 #include <mutex>
 #include <string>
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <string>
 #include <vector>
 
 #include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
@@ -23,9 +27,21 @@ class AbortControl {
   void abort(const std::string& reason);
   // Throws if the group was aborted, naming the reason.
   void check();
+  // Waits for an operation of the group, and throws what it failed of.
+  //
+  // After an abort it may be left behind: Gloo tells those who wait for an operation that its connection is gone, except where
+  // some of its bytes are over and others are not. That one ends at the timeout of the group, without a connection to write from.
+  void wait(c10d::Work& work);
 
  private:
+  // Shared with callbacks that may outlive the group and this.
+  struct Bell {
+    std::mutex mutex;
+    std::condition_variable rung;
+  };
+
   std::mutex mutex_;
+  std::shared_ptr<Bell> bell_ = std::make_shared<Bell>();
   std::vector<gloo::transport::tcp::Pair*> pairs_;
   bool aborted_ = false;
   std::string reason_;

@@ -120,7 +120,7 @@ struct Reduction {
         if (!bucket.work) {
           control->check();
         } else {
-          bucket.work->wait();
+          control->wait(*bucket.work);
         }
       } catch (const std::exception& error) {
         if (failure.empty()) {

@@ -8,7 +8,7 @@ use std::ptr;
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tch::{Device, Tensor};
 
@@ -18,6 +18,9 @@ use crate::store::{Store, StoreCalls};
 
 /// How often a connecting group asks its store whether it is still wanted.
 const CANCEL_POLL: Duration = Duration::from_millis(5);
+
+/// A group that takes longer to leave is left behind.
+const LEAVE: Duration = Duration::from_secs(1);
 
 /// How long a group waits for its peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,16 +164,23 @@ impl ProcessGroup {
     }
 }
 
-/// A group that is being left; dropped, it waits until that has ended.
+/// A group that is being left; dropped, it waits a while for that. An operation that an abort did not end holds it up until its
+/// timeout, and is left behind.
 #[derive(Debug)]
 pub struct Leaving(Option<thread::JoinHandle<()>>);
 
 impl Drop for Leaving {
     fn drop(&mut self) {
-        if let Some(thread) = self.0.take() {
-            // A panic there has printed itself.
-            let _ = thread.join();
+        let Some(thread) = self.0.take() else { return };
+        let began = Instant::now();
+        while !thread.is_finished() {
+            if began.elapsed() > LEAVE {
+                return;
+            }
+            thread::sleep(CANCEL_POLL);
         }
+        // A panic there has printed itself.
+        let _ = thread.join();
     }
 }
 

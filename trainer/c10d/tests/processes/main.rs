@@ -94,7 +94,9 @@ fn rank_process() {
     let store = Arc::new(FolderStore(variable("C10D_FOLDER").into()));
     let (rank, world) = (number("C10D_RANK"), number("C10D_WORLD"));
     match variable("C10D_SCENARIO").as_str() {
-        "reduce" => reduce_until_told(&store, rank, world),
+        "reduce" => reduce_until_told(&store, rank, world, 1000),
+        // More than the system takes over at once.
+        "large" => reduce_until_told(&store, rank, world, 16 << 20),
         "train" => train(&store, rank, world),
         "half" => connect_without_the_last(&store, rank, world),
         "late" => connect_late(&store, rank, world),
@@ -103,7 +105,7 @@ fn rank_process() {
 }
 
 /// Reduces until that fails, says so, and goes on with the ranks that the test names.
-fn reduce_until_told(store: &Arc<FolderStore>, rank: usize, world: usize) {
+fn reduce_until_told(store: &Arc<FolderStore>, rank: usize, world: usize, elements: i64) {
     let group = ProcessGroup::connect(store.clone(), "first", rank, world, HOST, PATIENCE).unwrap();
     let handle = group.abort_handle();
     let watcher = {
@@ -117,7 +119,7 @@ fn reduce_until_told(store: &Arc<FolderStore>, rank: usize, world: usize) {
     };
     let mut sums = 0;
     let error = loop {
-        match sum_of(&group, rank + 1) {
+        match sum_of(&group, rank + 1, elements) {
             Ok(sum) => assert_eq!(sum, (world * (world + 1) / 2) as f64),
             Err(error) => break error,
         }
@@ -129,11 +131,11 @@ fn reduce_until_told(store: &Arc<FolderStore>, rank: usize, world: usize) {
     if store.check("abort").unwrap() {
         store.set(&format!("waited-{rank}"), watcher.join().unwrap().elapsed().as_millis().to_string().as_bytes()).unwrap();
     }
-    drop(group);
+    drop(group.leave());
     let survivors: Vec<usize> = numbers(&store.get("survivors").unwrap());
     let place = survivors.iter().position(|&survivor| survivor == rank).unwrap();
     let again = ProcessGroup::connect(store.clone(), "second", place, survivors.len(), HOST, PATIENCE).unwrap();
-    let sum = sum_of(&again, rank + 1).unwrap();
+    let sum = sum_of(&again, rank + 1, elements).unwrap();
     store.set(&format!("sum-{rank}"), sum.to_string().as_bytes()).unwrap();
     leave_together(store, &survivors, rank);
 }
@@ -148,10 +150,10 @@ fn numbers(bytes: &[u8]) -> Vec<usize> {
     String::from_utf8_lossy(bytes).split(' ').map(|number| number.parse().unwrap()).collect()
 }
 
-fn sum_of(group: &ProcessGroup, value: usize) -> forebay_c10d::Result<f64> {
-    let tensor = Tensor::full([1000], value as f64, (Kind::Float, Device::Cpu));
+fn sum_of(group: &ProcessGroup, value: usize, elements: i64) -> forebay_c10d::Result<f64> {
+    let tensor = Tensor::full([elements], value as f64, (Kind::Float, Device::Cpu));
     group.all_reduce_sum(slice::from_ref(&tensor))?;
-    Ok(tensor.double_value(&[999]))
+    Ok(tensor.double_value(&[elements - 1]))
 }
 
 /// Two layers, four micro-batches dealt to the ranks; the weights must be those of one process.
@@ -210,7 +212,7 @@ fn connect_late(store: &Arc<FolderStore>, rank: usize, world: usize) {
     }
     let connected = ProcessGroup::connect(store.clone(), "late", rank, world, HOST, PATIENCE);
     // Who had reached the dead one while it lived is connected, and learns of it from the first reduction.
-    let error = connected.and_then(|group| sum_of(&group, 0)).unwrap_err();
+    let error = connected.and_then(|group| sum_of(&group, 0, 1000)).unwrap_err();
     store.set(&format!("failed-{rank}"), error.to_string().as_bytes()).unwrap();
 }
 
@@ -222,11 +224,11 @@ fn the_self_test_passes() {
 #[test]
 fn a_world_of_one_reduces_to_itself_and_ignores_a_late_abort() {
     let group = ProcessGroup::connect(Arc::new(MemoryStore::default()), "one", 0, 1, HOST, PATIENCE).unwrap();
-    assert_eq!(sum_of(&group, 5).unwrap(), 5.0);
+    assert_eq!(sum_of(&group, 5, 1000).unwrap(), 5.0);
     let handle = group.abort_handle();
     handle.abort("first");
     handle.abort("second");
-    assert!(sum_of(&group, 5).unwrap_err().to_string().contains("first"));
+    assert!(sum_of(&group, 5, 1000).unwrap_err().to_string().contains("first"));
     drop(group);
     handle.abort("after the group was dropped");
 }
@@ -240,7 +242,7 @@ fn wrong_ranks_and_tensors_are_refused_before_libtorch_sees_them() {
     assert!(group.all_reduce_sum(&[scattered]).unwrap_err().to_string().contains("contiguous"));
     assert!(group.broadcast(&[], 1).unwrap_err().to_string().contains("root"));
     // A refused call does not spoil the group.
-    assert_eq!(sum_of(&group, 2).unwrap(), 2.0);
+    assert_eq!(sum_of(&group, 2, 1000).unwrap(), 2.0);
 }
 
 #[test]
@@ -261,6 +263,20 @@ fn survivors_of_a_kill_fail_within_a_second_and_go_on_without_it() {
     ranks.store().set("survivors", b"0 2").unwrap();
     assert_eq!((ranks.read("sum-0"), ranks.read("sum-2")), ("4".to_owned(), "4".to_owned()));
     ranks.join(&[0, 2]);
+}
+
+#[test]
+fn an_abort_frees_those_who_are_in_the_middle_of_a_transfer() {
+    let ranks = Ranks::start("large", 2);
+    (0..2).for_each(|rank| drop(ranks.read(&format!("sums-{rank}"))));
+    ranks.signal(1, "-STOP");
+    thread::sleep(Duration::from_millis(500));
+    ranks.store().set("abort", b"").unwrap();
+    drop(ranks.read("failed-0"));
+    let waited: u64 = ranks.read("waited-0").parse().unwrap();
+    assert!(waited < 3000, "freed after {waited} ms");
+    ranks.store().set("survivors", b"0").unwrap();
+    assert_eq!(ranks.read("sum-0"), "1");
 }
 
 #[test]
