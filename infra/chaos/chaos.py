@@ -15,7 +15,7 @@ The audit compares with an undisturbed run of one replica: the same final weight
 committed with the same samples, none missing, none out of order within a generation, generations that only grow. Prints what it
 found, with the times from each fault to the next committed step, and ends with 1 if anything is wrong.
 """
-import argparse, collections, json, os, pathlib, random, secrets, shutil, signal, subprocess, sys, tempfile, time
+import argparse, atexit, collections, json, os, pathlib, random, secrets, shutil, signal, subprocess, sys, tempfile, time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import audit, disk, network
@@ -226,6 +226,9 @@ def main():
     arguments = parser.parse_args()
     folder = arguments.lake or pathlib.Path(tempfile.mkdtemp(prefix="forebay-chaos-"))
     own = disk.Disk(folder / "lake") if arguments.disk else None
+    if own:
+        # Whatever fails from here on, what is below it comes to light again.
+        atexit.register(own.remove)
     if not arguments.lake:
         lake(folder, arguments.forebay)
     kinds = ["kill"] * 5 + ["freeze"] * 3 + ["slow", "guest"] + ["kill-coordinator"] * 2 + ["freeze-coordinator", "rival"]
@@ -256,8 +259,6 @@ def main():
         cluster.end()
         if links:
             links.remove()
-        if own:
-            own.remove()
     found = audit.audit(events(folder), expected, steps)
     found["weights_equal"] = cluster.summary is not None and cluster.summary["weights_sha256"] == reference["weights_sha256"]
     found["hangs"] = int(hung)
