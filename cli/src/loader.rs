@@ -73,7 +73,7 @@ enum Action {
         #[arg(long)]
         bare: bool,
         /// Prints {samples, seconds, cpu_seconds, first_seconds, samples_per_second, megabytes, samples_digest, replaced, waits: {request,
-        /// bandwidth, decompress, queue, decode, augment, collate, wake, copy}, consumer, work, cache, hedges, between: {p50, p99, p999, longest}, memory: {peak, before, early, late}, bare}
+        /// bandwidth, decompress, queue, decode, augment, collate, wake, copy}, consumer, work, cache, hedges, traffic: {requests, bytes}, between: {p50, p99, p999, longest}, memory: {peak, before, early, late}, bare}
         #[arg(long)]
         json: bool,
     },
@@ -276,6 +276,15 @@ fn print(report: &BenchReport) -> Result<()> {
         output::grouped(work.used_rows),
         report.hedges
     ))?;
+    if report.traffic.requests > 0 {
+        let wanted = work.read_bytes as f64 * work.used_rows as f64 / work.read_rows.max(1) as f64;
+        output::line(format!(
+            "{} requests to storage brought {:.1} MB for {:.1} MB of rows",
+            output::grouped(report.traffic.requests),
+            report.traffic.bytes as f64 / 1e6,
+            wanted / 1e6
+        ))?;
+    }
     if let Some(cache) = report.cache {
         let Counts { hits, misses, damaged, bypassed, evicted } = cache;
         output::line(format!("cache: {hits} hits, {misses} misses, {evicted} evicted, {bypassed} not kept, {damaged} damaged"))?;

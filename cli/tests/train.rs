@@ -80,19 +80,22 @@ fn ingested() -> Lake {
 }
 
 #[test]
-fn any_number_of_replicas_sees_the_same_samples_and_ends_at_the_same_loss() {
+fn any_number_of_replicas_sees_the_same_samples_and_ends_at_the_same_weights() {
     let lake = ingested();
-    let mut ends = Vec::new();
-    for replicas in ["1", "2", "3", "5"] {
-        let name = format!("world-{replicas}");
-        let trained = lake.json(&["train", "run.toml", "--replicas", replicas, "--set", &format!("name={name}")]);
+    let train = |name: &str, replicas: &str, reduce: &str| {
+        let settings = ["--set", &format!("name={name}"), "--set", &format!("reduce={reduce}")];
+        let trained = lake.json(&[&["train", "run.toml", "--replicas", replicas], &settings[..]].concat());
         assert_eq!((&trained["step"], &trained["samples"]), (&60.into(), &960.into()), "{trained}");
-        ends.push((trained["samples_digest"].clone(), validation_loss(&lake, &name)));
+        (trained["samples_digest"].clone(), trained["weights_sha256"].clone())
+    };
+    let alone = train("alone", "1", "strict");
+    for replicas in ["2", "3", "5"] {
+        assert_eq!(train(&format!("strict-{replicas}"), replicas, "strict"), alone);
     }
-    for (digest, loss) in &ends {
-        assert_eq!(digest, &ends[0].0);
-        assert!((loss - ends[0].1).abs() < 1e-3, "{ends:?}");
-    }
+    // Sums in another order are rounded otherwise, and training makes more of it.
+    assert_eq!(train("fast", "3", "fast").0, alone.0);
+    let (loss, other) = (validation_loss(&lake, "alone"), validation_loss(&lake, "fast"));
+    assert!((loss - other).abs() < 0.05, "{loss} {other}");
 }
 
 #[test]
@@ -103,17 +106,16 @@ fn hidden_tokens_are_the_same_for_any_number_of_replicas() {
         let set: Vec<String> = settings.iter().map(|setting| format!("--set={setting}")).collect();
         let name = format!("--set=name={name}");
         let set = set.iter().map(String::as_str);
-        lake.json(&["train", "run.toml", "--replicas", replicas, &name].into_iter().chain(set).collect::<Vec<_>>())["samples_digest"]
-            .clone()
+        let trained = ["train", "run.toml", "--set=reduce=strict", "--replicas", replicas, &name];
+        let trained = lake.json(&trained.into_iter().chain(set).collect::<Vec<_>>());
+        (trained["samples_digest"].clone(), trained["weights_sha256"].clone())
     };
     let spans = ["augment.spans.density=0.25", "augment.spans.mean_length=2.0"];
     let alone = train("alone", "1", &spans);
     assert_eq!(train("together", "3", &spans), alone);
-    let (loss, other) = (validation_loss(&lake, "alone"), validation_loss(&lake, "together"));
-    assert!((loss - other).abs() < 1e-3, "{loss} {other}");
     // What is fed is another thing than without, and than with what is hidden alone scored.
-    assert_ne!(train("plain", "1", &[]), alone);
-    assert_ne!(train("gaps", "1", &[&spans[..], &["augment.spans.scored=hidden"]].concat()), alone);
+    assert_ne!(train("plain", "1", &[]).0, alone.0);
+    assert_ne!(train("gaps", "1", &[&spans[..], &["augment.spans.scored=hidden"]].concat()).0, alone.0);
     for (first, second) in [("alone", "plain"), ("alone", "gaps")] {
         assert!((validation_loss(&lake, first) - validation_loss(&lake, second)).abs() > 1e-3, "{first} and {second} learnt the same");
     }
@@ -139,14 +141,14 @@ fn documents_become_tokens_on_the_way_and_a_model_learns_and_speaks() {
     lake.write("documents.toml", support::RUN.replace("lake/code", "lake/documents") + tokenizing);
     let train = |name: &str, replicas: &str| {
         let name = format!("--set=name={name}");
-        lake.json(&["train", "documents.toml", "--replicas", replicas, "--set=batch.steps=150", &name])
+        lake.json(&["train", "documents.toml", "--replicas", replicas, "--set=batch.steps=150", "--set=reduce=strict", &name])
     };
     let (alone, together) = (train("alone", "1"), train("together", "3"));
     assert_eq!((&alone["samples_digest"], &alone["samples"]), (&together["samples_digest"], &2_400.into()));
     let evaluated = lake.json(&["eval", "lake/runs", "alone"]);
     let loss = evaluated["loss"].as_f64().expect("loss");
     assert!(loss < f64::from(512).ln() - 1.0, "{loss} nats, of a model that knows nothing {:.1}", f64::from(512).ln());
-    assert!((loss - validation_loss(&lake, "together")).abs() < 1e-3);
+    assert_eq!(alone["weights_sha256"], together["weights_sha256"]);
     let spoken = lake.json(&["generate", "lake/runs", "alone", "--prompt", "pub fn ", "--tokens", "4"]);
     assert!(spoken["text"].as_str().is_some_and(|text| text.starts_with("pub fn ")), "{spoken}");
     let bench = lake.json(&["loader", "bench", "documents.toml", "--steps", "20"]);
@@ -168,9 +170,9 @@ fn documents_become_tokens_on_the_way_and_a_model_learns_and_speaks() {
 }
 
 #[test]
-fn a_killed_and_a_frozen_replica_cost_no_step_and_no_sample() {
+fn a_killed_and_a_frozen_replica_cost_no_step_no_sample_and_no_bit() {
     let lake = ingested();
-    let long = ["--set", "batch.steps=600", "--set", "checkpoint.every_steps=50"];
+    let long = ["--set", "batch.steps=600", "--set", "checkpoint.every_steps=50", "--set", "reduce=strict"];
     let calm = lake.json(&[&["train", "run.toml", "--set", "name=calm"], &long[..]].concat());
     let running = Running::start(&lake, &[&["--replicas", "3", "--set", "name=stormy"], &long[..]].concat());
     let (frozen, killed) = (running.pid("r0"), running.pid("r1"));
@@ -182,20 +184,17 @@ fn a_killed_and_a_frozen_replica_cost_no_step_and_no_sample() {
     signal("-CONT", &frozen);
     assert_ne!(back, killed);
     let stormy = running.end();
-    assert_eq!(
-        (&stormy["step"], &stormy["samples"], &stormy["samples_digest"]),
-        (&calm["step"], &calm["samples"], &calm["samples_digest"])
-    );
+    for figure in ["step", "samples", "samples_digest", "weights_sha256"] {
+        assert_eq!(stormy[figure], calm[figure], "{figure}");
+    }
     let faults = stormy["faults"].as_array().expect("faults");
     assert!(faults.iter().any(|fault| fault["replica"] == "r1"), "{faults:?}");
-    let (calm, stormy) = (validation_loss(&lake, "calm"), validation_loss(&lake, "stormy"));
-    assert!((calm - stormy).abs() < 1e-3, "{calm} {stormy}");
 }
 
 #[test]
 fn a_killed_run_goes_on_from_its_last_checkpoint() {
     let lake = ingested();
-    let long = ["--set", "batch.steps=400"];
+    let long = ["--set", "batch.steps=400", "--set", "reduce=strict"];
     let whole = lake.json(&[&["train", "run.toml", "--set", "name=whole"], &long[..]].concat());
     let mut running = Running::start(&lake, &[&["--replicas", "2", "--set", "name=resumed"], &long[..]].concat());
     let replicas = [running.pid("r0"), running.pid("r1")];
@@ -205,9 +204,9 @@ fn a_killed_run_goes_on_from_its_last_checkpoint() {
     let resumed = lake.json(&[&["train", "run.toml", "--replicas", "2", "--set", "name=resumed"], &long[..]].concat());
     // The replicas of the killed run look for their coordinator for a while; they are of no use to anybody.
     replicas.iter().for_each(|pid| drop(Command::new("kill").args(["-KILL", pid]).stderr(Stdio::null()).status()));
-    assert_eq!((&resumed["step"], &resumed["samples"]), (&whole["step"], &whole["samples"]));
-    let (whole, resumed) = (validation_loss(&lake, "whole"), validation_loss(&lake, "resumed"));
-    assert!((whole - resumed).abs() < 1e-3, "{whole} {resumed}");
+    for figure in ["step", "samples", "weights_sha256"] {
+        assert_eq!(resumed[figure], whole[figure], "{figure}");
+    }
     lake.json(&["checkpoint", "verify", "lake/runs", "resumed"]);
     let done = lake.json(&[&["train", "run.toml", "--set", "name=resumed"], &long[..]].concat());
     assert_eq!(done["step"], 400, "a run that is done says so again");

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use forebay_schemas::dataset::{Modality, ObjectRef, Statistics, TableRef, TokenizerRef};
 use forebay_schemas::id::Digest;
 use forebay_schemas::pipeline::Output;
-use forebay_schemas::record::{INDEX, RECORDS, TRAIN, VALIDATION};
+use forebay_schemas::record::{self, INDEX, RECORDS, TRAIN, VALIDATION};
 use forebay_tokens::{Encoder, Tokenizer};
 
 use crate::dedup::Fate;
@@ -124,12 +124,13 @@ impl Job<'_> {
         clock.lap("tokenizer");
         self.progress.stage("encode", Some(kept.ledger.kept), Unit::Records);
         let encoded = self.shared_stage("encode", shard::text::schema());
-        shard::text::encode(kept, &encoded, &tokenizer, shard::text::width(vocabulary)).await?;
+        shard::text::encode(kept, &encoded, &tokenizer, record::id_bytes(vocabulary)).await?;
         clock.lap("encode");
 
         self.progress.stage("write", Some(kept.ledger.kept), Unit::Records);
         let (method, length) = (self.pipeline.pack.method, self.pipeline.pack.sequence_length);
-        let cut = Cut { method, length, end, vocabulary };
+        let id_bytes = shard::text::id_bytes(kept, vocabulary, target).await?;
+        let cut = Cut { method, length, end, vocabulary, id_bytes };
         let mut encoder = Encoder::new(tokenizer);
         let mut revived_tokens = HashMap::new();
         let (mut packed, mut deleted, mut gone) = (Vec::with_capacity(2), Vec::with_capacity(2), Vec::new());

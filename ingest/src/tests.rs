@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::datatypes::{UInt32Type, UInt64Type};
+use arrow::datatypes::{UInt16Type, UInt32Type, UInt64Type};
 use forebay_schemas::dataset::DatasetManifest;
 use forebay_schemas::pipeline::Pipeline;
 use forebay_schemas::settings::layered;
@@ -187,7 +187,7 @@ async fn rows_do_not_depend_on_threads_tasks_names_or_format() {
         let mut tables = Vec::new();
         for table in ["train", "validation"] {
             let rows = place.read(&manifest, table).await;
-            let tokens = rows.column(0).as_fixed_size_list().values().as_primitive::<UInt32Type>().values().to_vec();
+            let tokens = rows.column(0).as_fixed_size_list().values().as_primitive::<UInt16Type>().values().to_vec();
             let documents = rows.column(1).as_list::<i32>().values().as_primitive::<UInt64Type>().values().to_vec();
             tables.push((tokens, documents));
         }

@@ -12,6 +12,7 @@ use crate::cache::Counts;
 use crate::error::Result;
 use crate::loader::Loader;
 use crate::prefetch::{StreamOptions, Work};
+use crate::stall::Traffic;
 
 /// How a measurement is made.
 #[derive(Clone, Copy, Debug, Default)]
@@ -58,6 +59,8 @@ pub struct BenchReport {
     pub cache: Option<Counts>,
     /// Reads that were asked for twice.
     pub hedges: u64,
+    /// What was taken from storage, from the opening of the datasets on; nothing where they are on a local disk.
+    pub traffic: Traffic,
     /// From each batch to the next one.
     pub between: Quantiles,
     /// Memory of the process; none where the system does not say.
@@ -172,6 +175,7 @@ pub fn bench(loader: &Loader, runtime: Handle, options: BenchOptions, stream: St
         work,
         cache: loader.cache(),
         hedges: loader.hedges(),
+        traffic: loader.traffic(),
         between: Quantiles::of(between),
         memory: match memory {
             // The system's peak may lag behind what it says of the present.

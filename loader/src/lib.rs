@@ -32,3 +32,4 @@ pub use loader::Loader;
 pub use plan::{Draw, MicroBatchPlan, Plan};
 pub use prefetch::{Sequential, Stopper, Stream, StreamOptions, Work};
 pub use sources::{Ordering, Resolved, Sourced, resolve};
+pub use stall::Traffic;

@@ -21,7 +21,7 @@ use crate::plan::{Draw, Plan};
 use crate::prefetch::{Order, Sequential, Stream, StreamOptions, WORDS_BYTES};
 use crate::quarantine::Quarantine;
 use crate::sources::{Ordering, Resolved, Sourced, watched};
-use crate::stall::Meter;
+use crate::stall::{Meter, Traffic};
 
 /// One split of dataset versions under one seed. Cheap to clone.
 #[derive(Clone)]
@@ -113,6 +113,11 @@ impl Loader {
     /// Reads that were asked for twice, because the first answer was slow.
     pub fn hedges(&self) -> u64 {
         self.inner.fetch.hedges()
+    }
+
+    /// What was taken from storage since the datasets were opened; nothing of local disks.
+    pub fn traffic(&self) -> Traffic {
+        self.inner.fetch.meter().traffic()
     }
 
     /// The micro-batches with these indices of the steps from `first_step` to before `end_step`, in the order of

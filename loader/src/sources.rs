@@ -6,8 +6,9 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::{DataType, SchemaRef};
 use forebay_schemas::Digest;
-use forebay_schemas::dataset::{DatasetManifest, Modality, TableRef};
+use forebay_schemas::dataset::{DatasetManifest, TableRef};
 use forebay_schemas::run::{self, Run};
 use forebay_store::dataset::SELECTIONS;
 use forebay_store::{Dataset, Table, Watch};
@@ -17,8 +18,9 @@ use crate::error::{Error, Result};
 use crate::plan::{Plan, Schedule, Selection, SelectionBuilder, Shuffle, Source};
 use crate::stall::Meter;
 
-/// About the bytes of a block where the settings leave its size open: one request's worth.
-const BLOCK_BYTES: u64 = 256 << 10;
+/// Most bytes of a block where the settings leave its size open, and twice the fewest: one request's worth, beside which it counts
+/// little that small columns are stored in chunks of some kilobytes.
+const BLOCK_BYTES: u64 = 2 << 20;
 /// Fewest blocks of a window, below which a window would be hardly shuffled.
 const MIN_WINDOW_BLOCKS: u64 = 16;
 
@@ -88,7 +90,7 @@ pub(crate) async fn watched(sources: &[Sourced<'_>], split: &str, ordering: &Ord
             identity: source.manifest.identity(),
             rows: table.rows,
             selection,
-            shuffle: shuffle(&ordering.shuffle, source.manifest),
+            shuffle: shuffle(&ordering.shuffle, source.manifest, &open.schema()),
             weight: source.weight.clone(),
         });
         tables.push(open);
@@ -179,10 +181,10 @@ fn check_alike(first: &DatasetManifest, other: &DatasetManifest, number: usize) 
     Ok(())
 }
 
-/// Blocks of about [`BLOCK_BYTES`] where the settings leave it open: a function of the version alone.
-fn shuffle(settings: &run::Shuffle, manifest: &DatasetManifest) -> Shuffle {
+/// Blocks of a half of [`BLOCK_BYTES`] to all of it where the settings leave it open: a function of the version alone.
+fn shuffle(settings: &run::Shuffle, manifest: &DatasetManifest, schema: &SchemaRef) -> Shuffle {
     let block_rows = match settings.block_rows {
-        0 => (BLOCK_BYTES / row_bytes(manifest)).clamp(1, 1024),
+        0 => (BLOCK_BYTES / row_bytes(manifest, schema)).clamp(1, 1024),
         rows => rows,
     };
     // Rounded down to a power of two.
@@ -191,9 +193,9 @@ fn shuffle(settings: &run::Shuffle, manifest: &DatasetManifest) -> Shuffle {
 }
 
 /// About the bytes of a stored training row.
-fn row_bytes(manifest: &DatasetManifest) -> u64 {
-    let bytes = match (manifest.modality, manifest.statistics.sequence_length) {
-        (Modality::Text, Some(length)) => u64::from(length) * 4 + 4,
+fn row_bytes(manifest: &DatasetManifest, schema: &SchemaRef) -> u64 {
+    let bytes = match schema.field_with_name("tokens").map(|field| field.data_type()) {
+        Ok(DataType::FixedSizeList(item, width)) => *width as u64 * item.data_type().primitive_width().unwrap_or(4) as u64,
         _ => {
             // Place n counts records of 2ⁿ to 2ⁿ⁺¹ - 1 bytes (characters of documents); one and a half times 2ⁿ stands for them.
             let sizes = manifest.statistics.sizes.iter().zip(0u32..63);

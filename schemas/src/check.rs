@@ -7,8 +7,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, RecordBatch, UInt64Array};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt32Type, UInt64Type};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt64Array};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt16Type, UInt32Type, UInt64Type};
 use arrow::error::ArrowError;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
@@ -59,18 +59,24 @@ fn checks(rows: &RecordBatch) -> Option<Vec<Option<u64>>> {
 fn sequences(rows: &RecordBatch) -> Option<Vec<Option<u64>>> {
     let tokens = rows.column_by_name("tokens")?.as_fixed_size_list_opt()?;
     let starts = rows.column_by_name("starts")?.as_list_opt::<i32>()?;
-    let ids = tokens.values().as_primitive_opt::<UInt32Type>()?.values().inner().as_slice();
+    let (ids, bytes) = ids(tokens.values())?;
     let places = starts.values().as_primitive_opt::<UInt32Type>()?.values().inner().as_slice();
-    let width = 4 * tokens.value_length() as usize;
+    let width = bytes * tokens.value_length() as usize;
     let row = |row: usize| {
         if tokens.is_null(row) || starts.is_null(row) {
             return None;
         }
         let (from, to) = (starts.value_offsets()[row] as usize, starts.value_offsets()[row + 1] as usize);
-        let first = 4 * tokens.value_offset(row) as usize;
+        let first = bytes * tokens.value_offset(row) as usize;
         Some(of_sequence(&ids[first..first + width], &places[4 * from..4 * to]))
     };
     Some((0..rows.num_rows()).map(row).collect())
+}
+
+/// Token ids as they are in memory, and the bytes of one.
+fn ids(values: &ArrayRef) -> Option<(&[u8], usize)> {
+    let narrow = values.as_primitive_opt::<UInt16Type>().map(|ids| (ids.values().inner().as_slice(), 2));
+    narrow.or_else(|| values.as_primitive_opt::<UInt32Type>().map(|ids| (ids.values().inner().as_slice(), 4)))
 }
 
 fn documents(rows: &RecordBatch) -> Option<Vec<Option<u64>>> {
@@ -93,7 +99,7 @@ fn images(rows: &RecordBatch) -> Option<Vec<Option<u64>>> {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{ArrayRef, FixedSizeListArray, LargeBinaryArray, LargeStringArray, ListArray, UInt32Array};
+    use arrow::array::{FixedSizeListArray, LargeBinaryArray, LargeStringArray, ListArray, UInt16Array, UInt32Array};
     use arrow::buffer::OffsetBuffer;
     use proptest::prelude::*;
 
@@ -104,7 +110,16 @@ mod tests {
     }
 
     fn tokens(rows: usize, ids: Vec<u32>, starts: Vec<u32>) -> RecordBatch {
-        let ids: ArrayRef = Arc::new(FixedSizeListArray::new(item(), 4, Arc::new(UInt32Array::from(ids)), None));
+        tokens_of(rows, (item(), Arc::new(UInt32Array::from(ids))), starts)
+    }
+
+    fn narrow_tokens(rows: usize, ids: Vec<u16>, starts: Vec<u32>) -> RecordBatch {
+        let item = Arc::new(Field::new("item", DataType::UInt16, false));
+        tokens_of(rows, (item, Arc::new(UInt16Array::from(ids))), starts)
+    }
+
+    fn tokens_of(rows: usize, (of, ids): (Arc<Field>, ArrayRef), starts: Vec<u32>) -> RecordBatch {
+        let ids: ArrayRef = Arc::new(FixedSizeListArray::new(of, 4, ids, None));
         let lengths = OffsetBuffer::from_lengths(vec![starts.len() / rows; rows]);
         let starts: ArrayRef = Arc::new(ListArray::new(item(), lengths, Arc::new(UInt32Array::from(starts)), None));
         RecordBatch::try_from_iter([("tokens", ids), ("starts", starts)]).expect("rows")
@@ -133,6 +148,8 @@ mod tests {
         let rows = with_checks(tokens(3, (0..12).collect(), vec![0, 1, 0, 2, 0, 3])).expect("rows");
         assert_eq!((rows.schema(), unfit(&rows)), (checked(rows.schema()), Some(vec![])));
         assert_eq!(unfit(&rows.slice(1, 2)), Some(vec![]));
+        let rows = with_checks(narrow_tokens(3, (0..12).collect(), vec![0, 1, 0, 2, 0, 3])).expect("rows");
+        assert_eq!((unfit(&rows), unfit(&rows.slice(1, 2))), (Some(vec![]), Some(vec![])));
         let rows = with_checks(pictures(&[vec![1, 2], vec![], vec![3]])).expect("rows");
         assert_eq!((unfit(&rows.slice(1, 2)), rows.num_columns()), (Some(vec![]), 3));
         let documents = with_checks(texts(&["a".to_owned(), String::new(), "größe".to_owned()])).expect("rows");
@@ -146,6 +163,8 @@ mod tests {
     fn a_check_is_what_it_always_was() {
         let of = |rows: RecordBatch| checks(&rows).expect("checks")[0];
         assert_eq!(of(tokens(1, vec![1, 2, 3, 4], vec![0])), Some(13_442_739_291_010_519_228));
+        let memory: Vec<u8> = [1u16, 2, 3, 4].iter().flat_map(|id| id.to_le_bytes()).collect();
+        assert_eq!(of(narrow_tokens(1, vec![1, 2, 3, 4], vec![0])), Some(of_sequence(&memory, &[0; 4])));
         assert_eq!(of(pictures(&[b"forebay".to_vec()])), Some(4_004_894_171_484_014_469));
         assert_eq!(of(texts(&["forebay".to_owned()])), Some(xxh3_64(b"forebay")));
     }
@@ -158,6 +177,11 @@ mod tests {
             let mut changed = ids.clone();
             changed[row * 4 + place] ^= 1 << bit;
             prop_assert_eq!(unfit(&disguised(tokens(3, changed, vec![0, 2, 1]), &written)), Some(vec![row]));
+            let narrow = |ids: &[u32]| narrow_tokens(3, ids.iter().map(|id| *id as u16).collect(), vec![0, 2, 1]);
+            let narrow_written = with_checks(narrow(&ids)).expect("rows");
+            let mut changed = ids.clone();
+            changed[row * 4 + place] ^= 1 << (bit % 16);
+            prop_assert_eq!(unfit(&disguised(narrow(&changed), &narrow_written)), Some(vec![row]));
             let mut starts = vec![0, 2, 1];
             starts[row] ^= 1 << bit;
             prop_assert_eq!(unfit(&disguised(tokens(3, ids, starts), &written)), Some(vec![row]));

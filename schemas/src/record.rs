@@ -19,16 +19,23 @@ pub const INDEX: &str = "index";
 
 /// Packed token sequences, one row a sample.
 ///
-/// - `tokens`: `length` + 1 token ids (inputs are the first `length`, targets the last `length`), shape `[length + 1]`
+/// - `tokens`: `length` + 1 token ids (inputs are the first `length`, targets the last `length`), shape `[length + 1]`, uint16
+///   of 2 `id_bytes` and uint32 of 4
 /// - `documents`: the ids (first 8 bytes of the digest, little-endian) of the documents whose tokens the row holds, in order
 /// - `starts`: offsets in `tokens` at which a document starts, strictly increasing; 0 is absent where the row continues one
-pub fn sequences(length: usize) -> SchemaRef {
+pub fn sequences(length: usize, id_bytes: usize) -> SchemaRef {
+    let id = if id_bytes == 2 { DataType::UInt16 } else { DataType::UInt32 };
     let item = |name: &str, kind| Arc::new(Field::new(name, kind, false));
     Arc::new(Schema::new(vec![
-        Field::new("tokens", DataType::FixedSizeList(item("item", DataType::UInt32), length as i32 + 1), false),
+        Field::new("tokens", DataType::FixedSizeList(item("item", id), length as i32 + 1), false),
         Field::new("documents", DataType::List(item("item", DataType::UInt64)), false),
         Field::new("starts", DataType::List(item("item", DataType::UInt32)), false),
     ]))
+}
+
+/// Bytes of a stored token id where there are so many ids: 2 if that is enough, else 4.
+pub fn id_bytes(vocabulary: u32) -> usize {
+    if vocabulary <= 1 << 16 { 2 } else { 4 }
 }
 
 /// Documents, one row a sample.

@@ -164,18 +164,38 @@ def cache(bench):
               f"{median(reports, lambda r: r['work']['read_rows'] / r['work']['used_rows']):.3f}")
 
 
-def remote(bench, proxy_arguments):
-    """The photos in the S3 server that AWS_* and FOREBAY_TEST_S3 name, behind a link that is shaped."""
-    bucket, endpoint = os.environ.get("FOREBAY_TEST_S3"), os.environ.get("AWS_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT")
-    if not bucket or not endpoint:
+PIPELINES = {"photos": ["examples/photos.toml"], "tokens": ["examples/rust-code.toml", "--set", "pack.sequence_length=1024"]}
+
+
+def uploaded(bench, name):
+    """A dataset in the S3 server that AWS_* and FOREBAY_TEST_S3 name."""
+    bucket = os.environ.get("FOREBAY_TEST_S3")
+    if not bucket:
         sys.exit('needs an S3 server: eval "$(infra/s3/start.sh start)"')
-    dataset = f"{bucket.rstrip('/')}/bench-photos"
-    if not os.path.exists(f"{bench.options.lake}/uploaded"):
-        command = [bench.options.forebay, "ingest", "examples/photos.toml", "--set", f"dataset={dataset}"]
-        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PHOTOS": f"{bench.options.lake}/flower_photos_val"})
+    dataset = f"{bucket.rstrip('/')}/bench-{name}"
+    env = {**os.environ, "PHOTOS": f"{bench.options.lake}/flower_photos_val"}
+    if subprocess.run([bench.options.forebay, "dataset", "show", dataset], capture_output=True, env=env).returncode:
+        command = [bench.options.forebay, "ingest", *PIPELINES[name], "--set", f"dataset={dataset}"]
+        done = subprocess.run(command, capture_output=True, text=True, env=env)
         if done.returncode:
             sys.exit(done.stderr)
-        open(f"{bench.options.lake}/uploaded", "w").close()
+    return dataset
+
+
+def storage(bench):
+    """Bytes that come from S3 for each byte of rows that are wanted, and where the time goes."""
+    for name, shape, steps in (("photos", PHOTOS, 120), ("tokens", TOKENS, 3000), ("tokens", TOKENS, 24000)):
+        dataset = uploaded(bench, name)
+        reports = bench.rounds(dataset, shape, "--steps", str(steps), cpus=ALL, settings=["loader.hedge=0"])
+        got = lambda r: r["traffic"]["bytes"] / (r["work"]["read_bytes"] * r["work"]["used_rows"] / r["work"]["read_rows"])
+        print(f"{name} from S3, {steps} batches: bytes got / wanted {spread(reports, got)}, rows "
+              f"{median(reports, lambda r: r['work']['read_rows'] / r['work']['used_rows']):.3f}, {median(reports, lambda r: r['traffic']['requests']):,.0f} requests")
+        print(stalls(reports[0]))
+
+
+def remote(bench, proxy_arguments):
+    """The photos in an S3 server behind a link that is shaped."""
+    dataset, endpoint = uploaded(bench, "photos"), os.environ.get("AWS_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT")
     proxy = subprocess.Popen([sys.executable, f"{HERE}/link.py", endpoint, *proxy_arguments], stdout=subprocess.PIPE, text=True)
     address = proxy.stdout.readline().strip()
     return dataset, {"AWS_ENDPOINT_URL": address, "AWS_ENDPOINT": address}, proxy
@@ -210,7 +230,7 @@ def tail(bench):
         print(f"photos, requests of 20 ms, {name}: p99.9 / p50 {spread(reports, ratio)}, {median(reports, lambda r: r['hedges']):.0f} hedges")
 
 
-PARTS = {"bare": bare, "rivals": rivals, "start": start, "memory": memory, "cache": cache, "link": link, "tail": tail}
+PARTS = {"bare": bare, "rivals": rivals, "start": start, "memory": memory, "cache": cache, "storage": storage, "link": link, "tail": tail}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)

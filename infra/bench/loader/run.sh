@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The loader alone, on one core, beside its rivals: makes the datasets, then measures; see README.md.
-#   run.sh [part …]   bare rivals start memory cache link tail; without one: all but link and tail, which need an S3 server
+#   run.sh [part …]   bare rivals start memory cache storage link tail; without one: all but the last three, which need an S3 server
 #
 #   ROUNDS   how often each is measured (default 5)
 #   FOREBAY  the command (default: built here)

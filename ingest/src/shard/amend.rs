@@ -12,8 +12,8 @@ use arrow::array::{
     Array, ArrayRef, AsArray, BinaryArray, BooleanArray, FixedSizeBinaryBuilder, RecordBatch, StringArray, StringBuilder, UInt32Array,
     UInt64Builder,
 };
-use arrow::compute::concat_batches;
-use arrow::datatypes::{UInt32Type, UInt64Type};
+use arrow::compute::{cast, concat_batches};
+use arrow::datatypes::{DataType, UInt32Type, UInt64Type};
 use forebay_schemas::dataset::TableRef;
 use forebay_schemas::id::Digest;
 use forebay_schemas::record::{self, RECORDS};
@@ -254,7 +254,7 @@ pub(crate) async fn sequences(kept: Kept<'_>, fate: Fate, end: u32, target: &Tar
         let ranges: Vec<_> = rows.iter().map(|row| *row..*row + 1).collect();
         let batch = table.read(&ranges, &["tokens", "documents", "starts"]).await?;
         for row in 0..batch.num_rows() {
-            let tokens = batch.column(0).as_fixed_size_list().value(row);
+            let tokens = cast(&batch.column(0).as_fixed_size_list().value(row), &DataType::UInt32)?;
             let (documents, starts) = (batch.column(1).as_list::<i32>().value(row), batch.column(2).as_list::<i32>().value(row));
             let tokens = tokens.as_primitive::<UInt32Type>().values();
             let documents = documents.as_primitive::<UInt64Type>().values();

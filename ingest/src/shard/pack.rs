@@ -8,12 +8,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{FixedSizeListBuilder, ListBuilder, RecordBatch, UInt32Builder, UInt64Builder};
+use arrow::array::{ArrayRef, FixedSizeListArray, ListBuilder, RecordBatch, UInt32Array, UInt32Builder, UInt64Builder};
+use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Field, SchemaRef};
 use forebay_schemas::pipeline::PackMethod;
 use forebay_schemas::record;
 
-use crate::error::Result;
+use super::text::Cut;
+use crate::error::{Error, Kind, Result};
 
 /// Makes rows of documents.
 pub(crate) struct Packer {
@@ -62,20 +64,30 @@ struct Rows {
     schema: SchemaRef,
     count: usize,
     padding_tokens: u64,
-    tokens: FixedSizeListBuilder<UInt32Builder>,
+    tokens: Vec<u32>,
     documents: ListBuilder<UInt64Builder>,
     starts: ListBuilder<UInt32Builder>,
 }
 
 impl Rows {
     fn append(&mut self, row: &Row) {
-        self.tokens.values().append_slice(&row.tokens);
-        self.tokens.append(true);
+        self.tokens.extend_from_slice(&row.tokens);
         self.documents.values().append_slice(&row.documents);
         self.documents.append(true);
         self.starts.values().append_slice(&row.starts);
         self.starts.append(true);
         self.count += 1;
+    }
+
+    /// The ids of the rows, in as many bytes as the schema says.
+    fn finish_tokens(&mut self) -> Result<ArrayRef> {
+        let DataType::FixedSizeList(item, width) = self.schema.field(0).data_type() else {
+            return Err(Error::new(Kind::Internal, "rows of tokens are not lists of one length"));
+        };
+        let ids: ArrayRef = Arc::new(UInt32Array::from(std::mem::take(&mut self.tokens)));
+        // None is above the vocabulary; one that were is an error, and not another token.
+        let ids = cast_with_options(&ids, item.data_type(), &CastOptions { safe: false, ..CastOptions::default() })?;
+        Ok(Arc::new(FixedSizeListArray::try_new(Arc::clone(item), *width, ids, None)?))
     }
 
     /// Appends a row that is filled up to `tokens` tokens.
@@ -87,14 +99,14 @@ impl Rows {
 }
 
 impl Packer {
-    /// A packer of rows of `length` + 1 tokens with ids below `vocabulary`.
-    pub(crate) fn new(method: PackMethod, length: u32, end: u32, vocabulary: u32) -> Self {
+    /// A packer of rows as this says.
+    pub(crate) fn new(Cut { method, length, end, vocabulary, id_bytes }: Cut) -> Self {
         let item = |kind| Arc::new(Field::new("item", kind, false));
         let rows = Rows {
-            schema: record::sequences(length as usize),
+            schema: record::sequences(length as usize, id_bytes),
             count: 0,
             padding_tokens: 0,
-            tokens: FixedSizeListBuilder::new(UInt32Builder::new(), length as i32 + 1).with_field(item(DataType::UInt32)),
+            tokens: Vec::new(),
             documents: ListBuilder::new(UInt64Builder::new()).with_field(item(DataType::UInt64)),
             starts: ListBuilder::new(UInt32Builder::new()).with_field(item(DataType::UInt32)),
         };
@@ -144,11 +156,8 @@ impl Packer {
     /// Takes the complete rows.
     pub(crate) fn take(&mut self) -> Result<RecordBatch> {
         self.rows.count = 0;
-        let columns = vec![
-            Arc::new(self.rows.tokens.finish()) as _,
-            Arc::new(self.rows.documents.finish()) as _,
-            Arc::new(self.rows.starts.finish()) as _,
-        ];
+        let columns =
+            vec![self.rows.finish_tokens()?, Arc::new(self.rows.documents.finish()) as _, Arc::new(self.rows.starts.finish()) as _];
         Ok(RecordBatch::try_new(Arc::clone(&self.rows.schema), columns)?)
     }
 
@@ -260,7 +269,7 @@ impl BestFit {
 #[cfg(test)]
 mod tests {
     use arrow::array::AsArray;
-    use arrow::datatypes::{UInt32Type, UInt64Type};
+    use arrow::datatypes::{UInt16Type, UInt32Type, UInt64Type};
     use proptest::prelude::*;
 
     use super::*;
@@ -268,14 +277,15 @@ mod tests {
     type PackedRow = (Vec<u32>, Vec<u64>, Vec<u32>);
 
     fn pack(method: PackMethod, length: u32, documents: &[Vec<u32>]) -> (Vec<PackedRow>, Packer) {
-        let mut packer = Packer::new(method, length, 0, 100);
+        let mut packer = Packer::new(Cut { method, length, end: 0, vocabulary: 100, id_bytes: 2 });
         for (id, tokens) in documents.iter().enumerate() {
             packer.push(id as u64, tokens);
         }
         packer.fill();
         let batch = packer.take().expect("rows");
         let row = |at: usize| {
-            let tokens = batch.column(0).as_fixed_size_list().value(at).as_primitive::<UInt32Type>().values().to_vec();
+            let tokens = batch.column(0).as_fixed_size_list().value(at);
+            let tokens = tokens.as_primitive::<UInt16Type>().values().iter().map(|id| u32::from(*id)).collect();
             let documents = batch.column(1).as_list::<i32>().value(at).as_primitive::<UInt64Type>().values().to_vec();
             (tokens, documents, batch.column(2).as_list::<i32>().value(at).as_primitive::<UInt32Type>().values().to_vec())
         };
@@ -288,6 +298,31 @@ mod tests {
         assert_eq!(rows, [(vec![1, 2, 3, 0, 4], vec![0, 1], vec![0, 4]), (vec![4, 5, 0, 6, 0], vec![1, 2], vec![0, 3])]);
         let (rows, _) = pack(PackMethod::Stream, 4, &[vec![1]]);
         assert_eq!(rows, [(vec![1, 0, 0, 0, 0], vec![0], vec![0])]);
+    }
+
+    #[test]
+    fn ids_have_four_bytes_where_two_do_not_hold_them() {
+        let packed = |vocabulary| {
+            let cut = Cut { method: PackMethod::Stream, length: 2, end: 0, vocabulary, id_bytes: record::id_bytes(vocabulary) };
+            let mut packer = Packer::new(cut);
+            packer.push(0, &[65_535, vocabulary - 1]);
+            packer.fill();
+            packer.take()
+        };
+        let wide = packed(65_537).expect("rows");
+        let ids = wide.column(0).as_fixed_size_list().values();
+        assert_eq!(ids.as_primitive::<UInt32Type>().values(), &[65_535, 65_536, 0]);
+        let narrow = packed(65_536).expect("rows");
+        let ids = narrow.column(0).as_fixed_size_list().values();
+        assert_eq!(ids.as_primitive::<UInt16Type>().values(), &[65_535, 65_535, 0]);
+    }
+
+    #[test]
+    fn an_id_above_the_vocabulary_is_an_error() {
+        let mut packer = Packer::new(Cut { method: PackMethod::Stream, length: 2, end: 0, vocabulary: 100, id_bytes: 2 });
+        packer.push(0, &[65_536, 1]);
+        packer.fill();
+        assert!(packer.take().is_err());
     }
 
     proptest! {

@@ -13,16 +13,16 @@ use forebay_schemas::record;
 use forebay_tokens::{Encoder, Tokenizer};
 use futures::{StreamExt, TryStreamExt};
 
-use super::amend::Piece;
+use super::amend::{Piece, parent};
 use super::pack::Packer;
 use super::{Batches, Kept, Target, fate_function, in_order, session, table_name, with_fate};
 use crate::dedup::{Fate, digest};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::stage::{ORDINAL, Part, Stage};
 
 const ROWS_AT_A_TIME: usize = 1024;
 
-/// Columns of an encoded document; tokens are little-endian numbers of [`width`] bytes.
+/// Columns of an encoded document; tokens are little-endian numbers of [`record::id_bytes`].
 pub(crate) fn schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
         Field::new("record", DataType::UInt64, false),
@@ -118,6 +118,8 @@ pub(crate) struct Cut {
     pub(crate) end: u32,
     /// Number of token ids.
     pub(crate) vocabulary: u32,
+    /// Bytes of an id in the table.
+    pub(crate) id_bytes: usize,
 }
 
 /// What goes into a table before the records of the job: pieces of documents whose row was deleted, and documents that
@@ -126,11 +128,6 @@ pub(crate) struct Cut {
 pub(crate) struct Before {
     pub(crate) pieces: Vec<Piece>,
     pub(crate) revived: Vec<(u64, Vec<u32>)>,
-}
-
-/// Bytes of a stored token id.
-pub(crate) fn width(vocabulary: u32) -> usize {
-    if vocabulary <= 1 << 16 { 2 } else { 4 }
 }
 
 /// Packs the documents of one split to its table.
@@ -143,7 +140,7 @@ pub(crate) async fn pack(kept: Kept<'_>, encoded: &Stage, before: Before, fate: 
     let plan = in_order(with_fate(table, &ledger.fates, fate)?, kept.shard)?;
     let progress = Arc::clone(kept.progress);
     let make = |rows: Batches| async move {
-        let mut packer = Packer::new(cut.method, cut.length, cut.end, cut.vocabulary);
+        let mut packer = Packer::new(cut);
         before.pieces.iter().for_each(|(document, tokens, starts)| packer.push_piece(*document, tokens, *starts));
         before.revived.iter().for_each(|(document, tokens)| packer.push(*document, tokens));
         let mut lengths = Vec::new();
@@ -153,7 +150,7 @@ pub(crate) async fn pack(kept: Kept<'_>, encoded: &Stage, before: Before, fate: 
             let (ordinals, ids) = (batch.column(0).as_primitive::<UInt64Type>(), batch.column(1).as_fixed_size_binary());
             let stored = batch.column(2).as_binary::<i64>();
             for row in 0..batch.num_rows() {
-                read_tokens(stored.value(row), width(cut.vocabulary), &mut tokens);
+                read_tokens(stored.value(row), record::id_bytes(cut.vocabulary), &mut tokens);
                 packer.push(digest(ids.value(row))?.as_u64(), &tokens);
                 lengths.push((ordinals.value(row) as u32, tokens.len() as u32));
                 if packer.ready() >= ROWS_AT_A_TIME {
@@ -170,8 +167,20 @@ pub(crate) async fn pack(kept: Kept<'_>, encoded: &Stage, before: Before, fate: 
         Ok((packer.documents(), packer.counts().to_vec(), sums, lengths))
     };
     let (table, (documents, counts, (padding_tokens, split_documents), lengths)) =
-        target.write(engine, table_name(fate), record::sequences(cut.length as usize), make).await?;
+        target.write(engine, table_name(fate), record::sequences(cut.length as usize, cut.id_bytes), make).await?;
     Ok(Packed { table, documents, counts, padding_tokens, split_documents, lengths })
+}
+
+/// Bytes of an id in the tables of this version: as many as in those of the one that it adds to.
+pub(crate) async fn id_bytes(kept: Kept<'_>, vocabulary: u32, target: &Target<'_>) -> Result<usize> {
+    let Some(known) = kept.known else { return Ok(record::id_bytes(vocabulary)) };
+    let train = parent(&known.manifest.tables, record::TRAIN)?;
+    let train = target.dataset.tables(train.format).open(train).await?;
+    let id = match train.schema().field(0).data_type() {
+        DataType::FixedSizeList(item, _) => item.data_type().primitive_width(),
+        _ => None,
+    };
+    id.ok_or_else(|| Error::new(Kind::Corrupt, "the version before has no token ids in its table `train`"))
 }
 
 /// Entropy of the frequencies in nats.
@@ -240,6 +249,6 @@ mod tests {
         assert_eq!(tokens, [1, 65_535]);
         read_tokens(&[1, 0, 1, 0], 4, &mut tokens);
         assert_eq!(tokens, [65_537]);
-        assert_eq!((width(65_536), width(65_537)), (2, 4));
+        assert_eq!((record::id_bytes(65_536), record::id_bytes(65_537)), (2, 4));
     }
 }

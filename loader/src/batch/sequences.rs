@@ -81,7 +81,7 @@ impl Recipe {
                 From::Stored(pieces) => {
                     let row = pieces.get(piece as usize).and_then(|piece| piece.as_ref()?.row(place as usize));
                     let (tokens, starts) = row.ok_or_else(|| format!("tokens: found none, expected {width} ids"))?;
-                    out.copy_from_slice(tokens);
+                    tokens.copy_to(out);
                     starts
                 }
                 From::Documents(encoder, end) => {
@@ -143,7 +143,7 @@ impl Recipe {
                 }
                 Some(Beside::Row(rows)) => {
                     let (tokens, starts) = rows.row(place as usize).ok_or_else(|| format!("tokens: found none, expected {width} ids"))?;
-                    ids[out.clone()].copy_from_slice(tokens);
+                    tokens.copy_to(&mut ids[out.clone()]);
                     starts
                 }
                 Some(Beside::Nothing) | None => return Err(format!("tokens: found none, expected {width} ids")),

@@ -206,7 +206,7 @@ impl Fetch {
         }
         let most = READ_BYTES / row_bytes.max(1);
         rows.into_iter()
-            .flat_map(|(source, rows)| Ranges::covering(rows, row_bytes).cut(most).into_iter().map(move |part| (source, part)))
+            .flat_map(|(source, rows)| Ranges::covering(rows, row_bytes).parts(most).into_iter().map(move |part| (source, part)))
             .collect()
     }
 

@@ -61,17 +61,33 @@ impl Ranges {
 
     /// Cuts between and within ranges, so that no part covers more than `rows` rows.
     pub(crate) fn cut(self, rows: u64) -> Vec<Self> {
-        let rows = rows.max(1);
-        let (mut parts, mut part, mut room) = (Vec::new(), Vec::new(), rows);
+        self.in_parts(rows, rows)
+    }
+
+    /// The same, but ranges of up to one and a half times `rows` rows stay whole: what lies beside rows is stored in chunks, and those
+    /// at a cut would be read twice.
+    pub(crate) fn parts(self, rows: u64) -> Vec<Self> {
+        self.in_parts(rows, rows.saturating_add(rows / 2))
+    }
+
+    /// Parts of `rows` rows, or of up to `most` where a range ends there.
+    fn in_parts(self, rows: u64, most: u64) -> Vec<Self> {
+        let (rows, most) = (rows.max(1), most.max(1));
+        let (mut parts, mut part, mut held) = (Vec::new(), Vec::new(), 0);
         for range in self.ranges {
             let mut at = range.start;
             while at < range.end {
-                let count = room.min(range.end - at);
-                part.push(at..at + count);
-                (at, room) = (at + count, room - count);
-                if room == 0 {
+                let left = range.end - at;
+                if most > rows && left <= most && held + left > most {
                     parts.push(Self::of(std::mem::take(&mut part)));
-                    room = rows;
+                    held = 0;
+                }
+                let count = if held + left <= most { left } else { rows - held };
+                part.push(at..at + count);
+                (at, held) = (at + count, held + count);
+                if held >= rows {
+                    parts.push(Self::of(std::mem::take(&mut part)));
+                    held = 0;
                 }
             }
         }
@@ -160,6 +176,12 @@ mod tests {
             prop_assert_eq!(parts.iter().flat_map(flat).collect::<Vec<_>>(), flat(&whole));
             prop_assert!(parts.iter().all(|part| (1..=size).contains(&part.rows()) && part.ranges.iter().all(|range| !range.is_empty())));
             prop_assert_eq!(parts.len() as u64, whole.rows().div_ceil(size));
+            let (parts, most) = (whole.clone().parts(size), size + size / 2);
+            prop_assert_eq!(parts.iter().flat_map(flat).collect::<Vec<_>>(), flat(&whole));
+            prop_assert!(parts.iter().all(|part| (1..=most).contains(&part.rows()) && part.ranges.iter().all(|range| !range.is_empty())));
+            prop_assert!(parts.windows(2).all(|pair| pair[0].rows() + pair[1].rows() > size), "{:?}", parts);
+            let is_whole = |range: &Range<u64>| parts.iter().any(|part| part.ranges.contains(range));
+            prop_assert!(whole.ranges.iter().filter(|range| range.end - range.start <= most).all(is_whole), "{:?}", parts);
         }
     }
 

@@ -213,9 +213,11 @@ mod tests {
 
     #[test]
     fn a_blank_row_has_the_columns_of_any_table_of_samples() {
-        for (schema, columns) in
-            [(record::sequences(8), &["tokens", "starts"][..]), (record::documents(), &["text"]), (record::images(), &["bytes", "label"])]
-        {
+        for (schema, columns) in [
+            (record::sequences(8, 2), &["tokens", "starts"][..]),
+            (record::documents(), &["text"]),
+            (record::images(), &["bytes", "label"]),
+        ] {
             let blank = blank(&check::checked(schema.clone()), columns).expect("a row");
             assert_eq!((blank.num_rows(), blank.num_columns()), (1, columns.len()));
             assert!(blank.columns().iter().all(|column| column.null_count() == 0), "{blank:?}");

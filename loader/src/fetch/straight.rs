@@ -15,7 +15,8 @@ use forebay_schemas::check::{self, CHECK};
 use forebay_store::{Direct, Kind};
 use futures::future::join;
 
-use super::{Demand, Fetch, Fetched, Inner, Piece, Ranges, distinct, streaming};
+use super::streaming::{self, Width};
+use super::{Demand, Fetch, Fetched, Inner, Piece, Ranges, distinct};
 use crate::batch::{Arena, Pool};
 use crate::decode::Starts;
 use crate::error::Result;
@@ -63,6 +64,7 @@ struct Located {
     source: u32,
     rows: Vec<Wanted>,
     direct: Direct,
+    ids: Width,
     ranges: Ranges,
     beside: RecordBatch,
     /// Where in `beside` each of `rows` is.
@@ -151,7 +153,7 @@ impl Inner {
         let mut located = Vec::with_capacity(wanted.len());
         for (source, mut rows) in wanted {
             rows.sort_unstable();
-            match self.located(source, rows, 4 * width).await? {
+            match self.located(source, rows, width).await? {
                 Some(found) => located.push(found),
                 // It will not be another time either.
                 None => {
@@ -163,46 +165,45 @@ impl Inner {
         let ids: Vec<Arena<u32>> = samples.iter().map(|samples| pool.take(width * samples)).collect();
         let read = blocking(self.machine.as_ref(), move || {
             let mut ids = ids;
-            fill(&mut ids, width, &located).map(|()| (ids, located))
+            read(&located, &mut ids, width).map(|()| (ids, located))
         });
         let shutting_down = || forebay_store::Error::new(Kind::Internal, "the runtime is shutting down");
         read.await.ok_or_else(shutting_down)?.map(Some)
     }
 
-    /// Rows of one source, in ascending order, of so many bytes each; none if they have to be decoded.
-    async fn located(&self, source: u32, rows: Vec<Wanted>, bytes: usize) -> Stored<Option<Located>> {
+    /// Rows of one source, in ascending order, of so many ids each; none if they have to be decoded.
+    async fn located(&self, source: u32, rows: Vec<Wanted>, width: usize) -> Stored<Option<Located>> {
         let Some((ids, beside)) = self.columns.split_first() else { return Ok(None) };
         let table = &self.tables[source as usize];
         let numbers: Vec<u64> = rows.iter().map(|wanted| wanted.row()).collect();
-        let Some(direct) = table.direct(&numbers, ids).await?.filter(|direct| direct.width() == bytes) else { return Ok(None) };
+        let Some(direct) = table.direct(&numbers, ids).await? else { return Ok(None) };
+        let Some(ids) = Width::of(direct.width(), width) else { return Ok(None) };
         let ranges = Ranges::spanning(numbers, GAP_ROWS);
         let places = ranges.places(rows.iter().map(|wanted| wanted.row()));
         let beside = self.columns_of(source, &ranges, beside).await?;
-        Ok(Some(Located { source, rows, direct, ranges, beside, places }))
+        Ok(Some(Located { source, rows, direct, ids, ranges, beside, places }))
     }
 }
 
 /// Reads all rows to their places. `Corrupt` if one does not fit its check.
-fn fill(ids: &mut [Arena<u32>], width: usize, located: &[Located]) -> Stored<()> {
-    let mut places: Vec<Option<&mut [u8]>> =
-        ids.iter_mut().flat_map(|ids| ids.as_bytes_mut().chunks_exact_mut(4 * width)).map(Some).collect();
-    let bytes = 4 * width;
-    for Located { rows, direct, beside, places: beside_places, .. } in located {
+fn read(located: &[Located], batches: &mut [Arena<u32>], width: usize) -> Stored<()> {
+    let mut places: Vec<Option<&mut [u32]>> = batches.iter_mut().flat_map(|ids| ids.chunks_exact_mut(width)).map(Some).collect();
+    for Located { rows, direct, ids, beside, places: beside_places, .. } in located {
         let corrupt = |what: String| forebay_store::Error::new(Kind::Corrupt, what);
         let checks = match beside.column_by_name(CHECK) {
             Some(_) => Some(Checks::of(beside).ok_or_else(|| corrupt("a read gave rows without their checks".to_owned()))?),
             None => None,
         };
-        let mut own: Vec<&mut [u8]> = rows.iter().filter_map(|wanted| places.get_mut(wanted.sample())?.take()).collect();
+        let mut own: Vec<&mut [u32]> = rows.iter().filter_map(|wanted| places.get_mut(wanted.sample())?.take()).collect();
         let mut unfit = 0;
         direct.read(|first, run| {
-            let run = run.chunks_exact(bytes);
+            let run = run.chunks_exact(direct.width());
             let Some(own) = own.get_mut(first..first + run.len()) else { return };
             streaming::announce(own);
             if let Some(checks) = &checks {
                 unfit += run.clone().zip(&beside_places[first..]).filter(|(ids, place)| !checks.fits(**place as usize, ids)).count();
             }
-            streaming::copy(run, own);
+            streaming::copy(*ids, run, own);
         })?;
         if unfit > 0 {
             return Err(corrupt(format!("{unfit} rows do not fit their checks")));

@@ -184,16 +184,16 @@ impl Queue {
         }
     }
 
-    /// Waits until micro-batch `next` may be read: how many may be from there on.
+    /// Waits until micro-batch `next` may be read, and `enough` from there on if there are as many: how many may be.
     ///
     /// No further ahead than the consumer has come, so that a stream which ends early, as at each change of a generation, has
-    /// not read much more than twice what was used of it.
-    pub(crate) async fn lead(&self, next: u64) -> u64 {
+    /// not read much more than twice what was used of it, or one window.
+    pub(crate) async fn lead(&self, next: u64, enough: u64) -> u64 {
         loop {
             let moved = self.for_reader.notified();
             let passed = self.passed.load(Ordering::Relaxed);
             match (2 * passed + LEAD).saturating_sub(next) {
-                lead if lead < STRIDE.min(self.total - next) => moved.await,
+                lead if lead < STRIDE.max(enough).min(self.total - next) => moved.await,
                 lead => return lead,
             }
         }

@@ -1,8 +1,9 @@
 //! The task that reads ahead: groups of micro-batches whose rows lie together, several at a time, within a bound of bytes.
 //!
 //! The first group is one micro-batch, so that a stream starts soon; each is twice the one before, up to a window or half
-//! of the bound, so that one is used up while the next is read, and no further ahead than the consumer has come. Groups end in
-//! any order and are handed on in theirs.
+//! of the bound, so that one is used up while the next is read, and no further ahead than the consumer has come. But once a group
+//! would have a sixteenth of what is left of its window, it has all of that: of what was left over most blocks would be read again.
+//! Groups end in any order and are handed on in theirs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,6 +25,9 @@ const UNIT: u64 = 1 << 10;
 
 /// Most rows that are read at once.
 const MAX_GROUP_ROWS: u64 = 1 << 18;
+
+/// What is left of a window is read with a group that would have one in so many of its micro-batches.
+const REST: u64 = 16;
 
 /// Groups that are being read at a time.
 const GROUPS_IN_FLIGHT: usize = 4;
@@ -79,8 +83,11 @@ impl Ahead {
             return None;
         }
         let row_bytes = self.row_bytes.load(Ordering::Relaxed);
-        let lead = self.queue.lead(self.next).await;
-        let due = group(&self.order, self.next, self.ramp.min(lead), row_bytes, self.most);
+        let window = Window::at(&self.order, self.next, row_bytes, self.most);
+        // Half of what was read is the most that can be waited for: the consumer has no more than that.
+        let enough = if window.left <= window.rest(self.ramp) { window.left.div_ceil(REST).min(self.next / 2) } else { 0 };
+        let lead = self.queue.lead(self.next, enough).await;
+        let due = window.group(&self.order, self.next, self.ramp.min(lead));
         let (first, count) = (self.next, due.len() as u64);
         let draws: Vec<Draw> = due.iter().flat_map(|due| due.draws.iter().copied()).collect();
         // Here, and not in the group's own future: groups take their bytes in their order.
@@ -101,13 +108,31 @@ pub(crate) struct Read {
     pub(crate) seconds: f64,
 }
 
-/// The micro-batches to read next.
-fn group(order: &Order, first: u64, ramp: u64, row_bytes: u64, bound: u64) -> Vec<Due> {
-    let head = order.due(first);
-    let samples = (head.draws.len() as u64).max(1);
-    let limit = (bound / (row_bytes * samples).max(1)).min(MAX_GROUP_ROWS / samples).min(ramp);
-    let count = order.together(first, limit);
-    std::iter::once(head).chain((first + 1..first + count).map(|sequence| order.due(sequence))).collect()
+/// What may be read together from some micro-batch on.
+struct Window {
+    /// Micro-batches that are left of its window.
+    left: u64,
+    /// Micro-batches that fit.
+    most: u64,
+}
+
+impl Window {
+    fn at(order: &Order, first: u64, row_bytes: u64, bound: u64) -> Self {
+        let samples = order.samples().max(1);
+        let most = (bound / (row_bytes * samples).max(1)).min(MAX_GROUP_ROWS / samples);
+        Self { left: order.together(first, u64::MAX), most }
+    }
+
+    /// How many may be left of the window so that a group of `limit` goes to its end.
+    fn rest(&self, limit: u64) -> u64 {
+        limit.saturating_mul(REST).min(self.most)
+    }
+
+    /// The micro-batches to read next, `limit` of them where more is left than can be read along.
+    fn group(&self, order: &Order, first: u64, limit: u64) -> Vec<Due> {
+        let count = if self.left <= self.rest(limit) { self.left } else { limit.min(self.most).clamp(1, self.left) };
+        (first..first + count).map(|sequence| order.due(sequence)).collect()
+    }
 }
 
 /// Reads a group; also learns what a row takes.
@@ -208,5 +233,25 @@ impl Drop for Guard {
             let reason = "the task that reads rows ended early: its runtime is shutting down, or it panicked";
             self.queue.fail(self.next, Error::Internal(reason.to_owned()));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{Plan, Shuffle, Source};
+    use forebay_schemas::Digest;
+
+    #[test]
+    fn what_is_left_of_a_window_is_read_with_a_group_if_it_is_little_and_fits() {
+        // 32 micro-batches of 4 rows a window.
+        let shuffle = Shuffle { block_rows: 8, window_blocks: 16 };
+        let plan = Plan::new(&[Source::whole(Digest::of(b"x"), 1_024, shuffle)], 1, 1, 4).expect("plan");
+        let order = Order::planned(plan, vec![0], 0, 10_000).expect("order");
+        let count = |first, limit, bound| Window::at(&order, first, 10, bound).group(&order, first, limit).len();
+        assert_eq!([count(0, 1, 10_000), count(1, 1, 10_000)], [1, 1]);
+        assert_eq!(count(1, 2, 10_000), 31, "to the end of the window");
+        assert_eq!([count(1, 2, 30 * 40), count(1, 4, 3 * 40)], [2, 3], "no more than fits");
+        assert_eq!(count(32, 1_000, 100_000), 32, "no further than a window");
     }
 }

@@ -94,7 +94,7 @@ fn sequences(rows: u32) -> RecordBatch {
 
 /// The columns of a table of sequences that are read.
 fn record_schema() -> SchemaRef {
-    let whole = forebay_schemas::record::sequences(WIDTH - 1);
+    let whole = forebay_schemas::record::sequences(WIDTH - 1, 4);
     Arc::new(Schema::new(["tokens", "starts"].map(|name| whole.field_with_name(name).expect("column").clone()).to_vec()))
 }
 

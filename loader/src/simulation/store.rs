@@ -78,7 +78,7 @@ pub(super) fn start(row: u64) -> u32 {
 
 /// The columns of a table of sequences that are read.
 pub(super) fn schema() -> SchemaRef {
-    let whole = forebay_schemas::record::sequences(WIDTH - 1);
+    let whole = forebay_schemas::record::sequences(WIDTH - 1, 4);
     Arc::new(Schema::new(["tokens", "starts"].map(|name| whole.field_with_name(name).expect("column").clone()).to_vec()))
 }
 

@@ -1,4 +1,4 @@
-//! What reading does at each moment, and for how long it did it.
+//! What reading does at each moment, for how long it did it, and what it took from storage.
 //!
 //! Many reads are under way at a time, so what is measured is not each of them but the whole: while any answer's bytes
 //! arrive it is the link, else while any request is unanswered it is the store, else while any read is not finished it is
@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use forebay_store::Watch;
+use serde::Serialize;
 
 /// How long reading did what.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,6 +35,15 @@ impl Reading {
     }
 }
 
+/// What was taken from a store that is not a local disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Traffic {
+    /// Requests that are over, those that failed or were given up included.
+    pub requests: u64,
+    /// Bytes that they brought: of rows, and of what tables say of themselves.
+    pub bytes: u64,
+}
+
 /// Counts what is under way.
 pub(crate) struct Meter {
     state: Mutex<State>,
@@ -45,6 +55,7 @@ struct State {
     answers: u32,
     since: Instant,
     reading: Reading,
+    traffic: Traffic,
 }
 
 impl State {
@@ -66,7 +77,8 @@ impl State {
 
 impl Default for Meter {
     fn default() -> Self {
-        let state = State { reads: 0, requests: 0, answers: 0, since: Instant::now(), reading: Reading::default() };
+        let state =
+            State { reads: 0, requests: 0, answers: 0, since: Instant::now(), reading: Reading::default(), traffic: Traffic::default() };
         Self { state: Mutex::new(state) }
     }
 }
@@ -76,6 +88,11 @@ impl Meter {
     pub(crate) fn look(&self) -> (Instant, Reading) {
         let mut state = self.lock();
         (state.settle(), state.reading)
+    }
+
+    /// What was taken from storage so far.
+    pub(crate) fn traffic(&self) -> Traffic {
+        self.lock().traffic
     }
 
     /// A read of rows, until it is dropped.
@@ -113,10 +130,14 @@ impl Watch for Meter {
         });
     }
 
-    fn ended(&self, answered: bool) {
-        self.change(|state| match answered {
-            true => state.answers -= 1,
-            false => state.requests -= 1,
+    fn ended(&self, got: Option<u64>) {
+        self.change(|state| {
+            match got {
+                Some(_) => state.answers -= 1,
+                None => state.requests -= 1,
+            }
+            state.traffic.requests += 1;
+            state.traffic.bytes += got.unwrap_or(0);
         });
     }
 }
@@ -153,9 +174,9 @@ mod tests {
         meter.asked();
         meter.answered();
         pause();
-        meter.ended(true);
+        meter.ended(Some(300));
         pause();
-        meter.ended(false);
+        meter.ended(None);
         pause();
         drop(one);
         let (ended, all) = meter.look();
@@ -166,6 +187,7 @@ mod tests {
         least(found.request, 2);
         least(found.bandwidth, 1);
         assert_eq!(found.idle + found.decompress + found.request + found.bandwidth, ended - began);
+        assert_eq!(meter.traffic(), Traffic { requests: 2, bytes: 300 });
     }
 
     proptest! {
@@ -179,8 +201,8 @@ mod tests {
                     0 => reads.push(meter.read()),
                     1 => { meter.asked(); asked += 1; }
                     2 if asked > 0 => { meter.answered(); asked -= 1; answered += 1; }
-                    3 if answered > 0 => { meter.ended(true); answered -= 1; }
-                    4 if asked > 0 => { meter.ended(false); asked -= 1; }
+                    3 if answered > 0 => { meter.ended(Some(1)); answered -= 1; }
+                    4 if asked > 0 => { meter.ended(None); asked -= 1; }
                     _ => drop(reads.pop()),
                 }
             }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use forebay_schemas::Waits;
 
+pub use meter::Traffic;
 pub(crate) use meter::{Meter, Reading};
 
 /// What a worker spent on one micro-batch.

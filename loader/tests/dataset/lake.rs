@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use arrow::array::{
     ArrayRef, FixedSizeBinaryArray, FixedSizeListArray, LargeBinaryArray, LargeStringArray, ListArray, RecordBatch, StringArray,
-    UInt32Array, UInt64Array,
+    UInt16Array, UInt32Array, UInt64Array,
 };
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, SchemaRef};
@@ -44,8 +44,15 @@ impl Lake {
         Self::sequences(format, rows, 256)
     }
 
+    /// The same with ids of four bytes, where two are enough.
+    pub(crate) fn wide_ids(format: TableFormat, rows: u64) -> Self {
+        let (schema, rows) = sequences(rows, 256, 4);
+        Self::commit(format, Modality::Text, schema, rows)
+    }
+
     fn sequences(format: TableFormat, rows: u64, length: usize) -> Self {
-        Self::commit(format, Modality::Text, record::sequences(length), sequences(rows, length))
+        let (schema, rows) = sequences(rows, length, record::id_bytes(rows as u32 * 10 + length as u32));
+        Self::commit(format, Modality::Text, schema, rows)
     }
 
     /// The rows of [`Self::wide_tokens`] in a store of which each read takes so long, and each byte.
@@ -55,7 +62,8 @@ impl Lake {
         let store = Arc::new(ThrottledStore::new(InMemory::new(), ThrottleConfig::default()));
         let location = Location::from_store("memory://far".parse().expect("url"), store.clone(), "lake".into());
         let dataset = Dataset::at_location(location);
-        let written = write(&dataset, TableFormat::Lance, Modality::Text, record::sequences(256), sequences(rows, 256));
+        let (schema, rows) = sequences(rows, 256, 2);
+        let written = write(&dataset, TableFormat::Lance, Modality::Text, schema, rows);
         let manifest = runtime.block_on(written);
         store.config_mut(|config| (config.wait_get_per_call, config.wait_get_per_byte) = (a_read, a_byte));
         Self { runtime, dataset, manifest, folder }
@@ -166,22 +174,26 @@ impl Lake {
 }
 
 /// Batches of rows; the ids of row r begin with 10 r, and each is one document.
-fn sequences(rows: u64, length: usize) -> Vec<RecordBatch> {
-    let schema = record::sequences(length);
-    (0..rows)
+fn sequences(rows: u64, length: usize, id_bytes: usize) -> (SchemaRef, Vec<RecordBatch>) {
+    let schema = record::sequences(length, id_bytes);
+    let rows = (0..rows)
         .step_by(300)
         .map(|first| {
             let count = 300.min(rows - first) as usize;
             let ids = (first..first + count as u64).flat_map(|row| (0..=length as u64).map(move |i| (row * 10 + i) as u32));
-            let tokens =
-                FixedSizeListArray::new(item(DataType::UInt32), length as i32 + 1, Arc::new(UInt32Array::from_iter_values(ids)), None);
+            let (kind, ids): (DataType, ArrayRef) = match id_bytes {
+                2 => (DataType::UInt16, Arc::new(UInt16Array::from_iter_values(ids.map(|id| id as u16)))),
+                _ => (DataType::UInt32, Arc::new(UInt32Array::from_iter_values(ids))),
+            };
+            let tokens = FixedSizeListArray::new(item(kind), length as i32 + 1, ids, None);
             let one_each = OffsetBuffer::from_lengths(vec![1; count]);
             let documents = UInt64Array::from_iter_values(first..first + count as u64);
             let documents = ListArray::new(item(DataType::UInt64), one_each.clone(), Arc::new(documents), None);
             let starts = ListArray::new(item(DataType::UInt32), one_each, Arc::new(UInt32Array::from(vec![0; count])), None);
             batch(&schema, vec![Arc::new(tokens), Arc::new(documents), Arc::new(starts)])
         })
-        .collect()
+        .collect();
+    (schema, rows)
 }
 
 /// Writes samples with their checks; gives the manifest of a version of them.

@@ -84,7 +84,7 @@ impl Weight {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Shuffle {
-    /// Neighbours that are read together; 0 takes as many as are about 256 KiB.
+    /// Neighbours that are read together; 0 takes as many as are one to two MiB, at most 1,024.
     pub block_rows: u64,
     /// Rows of a window; a window has at least 16 blocks.
     pub window_rows: u64,

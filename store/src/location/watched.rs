@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use object_store::path::Path;
@@ -21,8 +22,8 @@ pub trait Watch: Send + Sync {
     fn asked(&self);
     /// The first bytes of a read that was asked for are there.
     fn answered(&self);
-    /// A read is over: all bytes came, it failed, or it was given up; `answered` says whether any bytes came.
-    fn ended(&self, answered: bool);
+    /// A read is over: all bytes came, it failed, or it was given up. So many bytes had come; none if it was not answered.
+    fn ended(&self, got: Option<u64>);
 }
 
 pub(super) fn watched(store: Arc<dyn ObjectStore>, watch: Arc<dyn Watch>) -> Arc<dyn ObjectStore> {
@@ -50,12 +51,12 @@ impl fmt::Display for Watched {
 /// A read under way.
 struct Read {
     watch: Arc<dyn Watch>,
-    answered: bool,
+    got: Option<u64>,
 }
 
 impl Drop for Read {
     fn drop(&mut self) {
-        self.watch.ended(self.answered);
+        self.watch.ended(self.got);
     }
 }
 
@@ -71,13 +72,19 @@ impl ObjectStore for Watched {
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         self.watch.asked();
-        let mut read = Read { watch: self.watch.clone(), answered: false };
+        let mut read = Read { watch: self.watch.clone(), got: None };
         let mut result = self.store.get_opts(location, options).await?;
         self.watch.answered();
-        read.answered = true;
+        read.got = Some(0);
         result.payload = match result.payload {
             // The read is over when its stream is dropped, which holds it.
-            GetResultPayload::Stream(bytes) => GetResultPayload::Stream(bytes.inspect(move |_| _ = &read).boxed()),
+            GetResultPayload::Stream(bytes) => {
+                let count = move |bytes: &Result<Bytes>| {
+                    let read = &mut read;
+                    read.got = read.got.map(|got| got + bytes.as_ref().map_or(0, |bytes| bytes.len() as u64));
+                };
+                GetResultPayload::Stream(bytes.inspect(count).boxed())
+            }
             // Only of a local disk, which is not watched.
             file => file,
         };
@@ -119,23 +126,23 @@ mod tests {
     use super::*;
 
     #[derive(Default)]
-    struct Told(Mutex<Vec<&'static str>>);
+    struct Told(Mutex<Vec<String>>);
 
     impl Told {
-        fn all(&self) -> Vec<&'static str> {
+        fn all(&self) -> Vec<String> {
             std::mem::take(&mut *self.0.lock().expect("told"))
         }
     }
 
     impl Watch for Told {
         fn asked(&self) {
-            self.0.lock().expect("told").push("asked");
+            self.0.lock().expect("told").push("asked".to_owned());
         }
         fn answered(&self) {
-            self.0.lock().expect("told").push("answered");
+            self.0.lock().expect("told").push("answered".to_owned());
         }
-        fn ended(&self, answered: bool) {
-            self.0.lock().expect("told").push(if answered { "ended" } else { "failed" });
+        fn ended(&self, got: Option<u64>) {
+            self.0.lock().expect("told").push(got.map_or_else(|| "failed".to_owned(), |got| format!("{got} bytes")));
         }
     }
 
@@ -147,14 +154,14 @@ mod tests {
         store.put(&path, vec![1; 1000].into()).await.expect("put");
         let result = store.get(&path).await.expect("get");
         assert_eq!(told.all(), ["asked", "answered"]);
-        assert_eq!((result.bytes().await.expect("bytes").len(), told.all()), (1000, vec!["ended"]));
+        assert_eq!((result.bytes().await.expect("bytes").len(), told.all()), (1000, vec!["1000 bytes".to_owned()]));
         drop(store.get(&path).await.expect("get"));
-        assert_eq!(told.all(), ["asked", "answered", "ended"]);
+        assert_eq!(told.all(), ["asked", "answered", "0 bytes"]);
         assert!(store.get(&Path::from("b")).await.is_err());
         assert_eq!(told.all(), ["asked", "failed"]);
         assert_eq!(store.get_range(&path, 3..7).await.expect("range").len(), 4);
-        assert_eq!(told.all(), ["asked", "answered", "ended"]);
+        assert_eq!(told.all(), ["asked", "answered", "4 bytes"]);
         assert_eq!(store.get_ranges(&path, &[0..2, 900..1000]).await.expect("ranges")[1].len(), 100);
-        assert_eq!(told.all(), ["asked", "answered", "ended"]);
+        assert_eq!(told.all(), ["asked", "answered", "1000 bytes"]);
     }
 }

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{AsArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, MutableArrayData, RecordBatch, make_array};
 use arrow::datatypes::{DataType, Schema, SchemaRef, UInt64Type};
 use async_trait::async_trait;
 use datafusion::error::DataFusionError;
@@ -287,10 +287,14 @@ struct Provider {
 #[async_trait]
 impl ObjectStoreProvider for Provider {
     async fn new_store(&self, url: Url, params: &ObjectStoreParams) -> lance::Result<ObjectStore> {
+        /// Gaps that are read along, and what is read of the end of a file that is opened. Lance's own 64 KiB double what is read of
+        /// rows that are picked, and more of small columns.
+        const GAP_BYTES: usize = 8 << 10;
         const IN_FLIGHT: usize = 32;
         const DOWNLOAD_RETRIES: usize = 3;
         let ordered = matches!(url.scheme(), "s3" | "memory");
-        Ok(ObjectStore::new(self.store.clone(), url, params.block_size, None, false, ordered, IN_FLIGHT, DOWNLOAD_RETRIES, None))
+        let gap = params.block_size.unwrap_or(GAP_BYTES);
+        Ok(ObjectStore::new(self.store.clone(), url, Some(gap), None, false, ordered, IN_FLIGHT, DOWNLOAD_RETRIES, None))
     }
 }
 
@@ -389,6 +393,24 @@ impl LanceTable {
     }
 }
 
+/// The same rows without room for others. Lance decodes a list in chunks, and where many ranges are read it gives lists of a few
+/// kilobytes with room for megabytes, which whoever keeps the rows would keep.
+fn trimmed(rows: RecordBatch) -> RecordBatch {
+    const ROOM: usize = 64 << 10;
+    let trim = |column: &ArrayRef| {
+        let data = column.to_data();
+        let used = data.get_slice_memory_size().unwrap_or(usize::MAX / 2);
+        if column.get_array_memory_size() <= 2 * used + ROOM {
+            return Arc::clone(column);
+        }
+        let mut copy = MutableArrayData::new(vec![&data], false, data.len());
+        copy.extend(0, 0, data.len());
+        make_array(copy.freeze())
+    };
+    let columns = rows.columns().iter().map(trim).collect();
+    RecordBatch::try_new(rows.schema(), columns).unwrap_or(rows)
+}
+
 /// What is kept under a key.
 fn kept<K: Eq + Hash, V: Clone>(of: &Mutex<HashMap<K, V>>, key: &K) -> Option<V> {
     of.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
@@ -418,7 +440,7 @@ impl Table for LanceTable {
         let plan = ranges::plan(&self.name, &self.starts, ranges)?;
         let reads: Vec<_> = plan.parts.iter().map(|part| self.read_part(part, columns)).collect();
         let read: Vec<_> = futures::stream::iter(reads).buffered(FRAGMENTS_IN_FLIGHT).try_collect().await?;
-        plan.assemble(&self.name, &schema, &read)
+        Ok(trimmed(plan.assemble(&self.name, &schema, &read)?))
     }
 
     async fn direct(&self, rows: &[u64], column: &str) -> Result<Option<Direct>> {

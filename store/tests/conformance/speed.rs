@@ -20,7 +20,7 @@ const IMAGE_ROWS: u64 = 50_000;
 
 /// Rows of 256 tokens of a vocabulary of 4,096: 1 KiB each.
 fn tokens(rows: Range<u64>) -> RecordBatch {
-    let schema = record::sequences(255);
+    let schema = record::sequences(255, 4);
     let values =
         UInt32Array::from_iter_values(rows.clone().flat_map(|row| (0..256u64).map(move |at| ((row * 31 + at * 17) % 4096) as u32)));
     let DataType::FixedSizeList(item, length) = schema.field(0).data_type() else { panic!("tokens") };

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, FixedSizeListArray, LargeBinaryArray, ListBuilder, RecordBatch, UInt32Array, UInt64Builder};
-use arrow::array::{FixedSizeBinaryArray, UInt32Builder};
+use arrow::array::{FixedSizeBinaryArray, UInt16Array, UInt32Builder};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt32Type};
 use forebay_schemas::dataset::{TableFormat, TableRef};
 use forebay_schemas::record;
@@ -17,6 +17,8 @@ use crate::place::{Place, on_every_store};
 on_every_store!(
     rows_come_back_in_the_order_asked_for,
     rows_of_local_lance_files_are_read_as_they_are_in_memory,
+    ids_of_two_bytes_come_back,
+    rows_that_were_read_take_little_more_than_they_are,
     images_come_back_byte_for_byte,
     a_crashed_append_is_in_no_table,
     of_two_appends_to_one_parent_none_sees_the_other,
@@ -35,10 +37,19 @@ const LENGTH: usize = 127;
 
 /// Token sequences number `rows`; every token tells its row and place.
 pub(crate) fn sequences(rows: Range<u64>) -> RecordBatch {
-    let schema = record::sequences(LENGTH);
-    let tokens = UInt32Array::from_iter_values(rows.clone().flat_map(|row| (0..=LENGTH as u32).map(move |at| token(row, at))));
+    sequences_of(rows, 4)
+}
+
+/// The same with ids of so many bytes; of 2 they are the lower half.
+fn sequences_of(rows: Range<u64>, id_bytes: usize) -> RecordBatch {
+    let schema = record::sequences(LENGTH, id_bytes);
+    let tokens = rows.clone().flat_map(|row| (0..=LENGTH as u32).map(move |at| token(row, at)));
+    let tokens: Arc<dyn Array> = match id_bytes {
+        2 => Arc::new(UInt16Array::from_iter_values(tokens.map(|token| token as u16))),
+        _ => Arc::new(UInt32Array::from_iter_values(tokens)),
+    };
     let DataType::FixedSizeList(item, length) = schema.field(0).data_type() else { panic!("tokens") };
-    let tokens = FixedSizeListArray::new(item.clone(), *length, Arc::new(tokens), None);
+    let tokens = FixedSizeListArray::new(item.clone(), *length, tokens, None);
     let inner = |index: usize| match schema.field(index).data_type() {
         DataType::List(item) => item.clone(),
         other => panic!("{other}"),
@@ -67,7 +78,7 @@ fn batches(rows: Range<u64>) -> Vec<RecordBatch> {
 }
 
 async fn write(tables: &Arc<dyn Tables>, parent: Option<&TableRef>, rows: Range<u64>) -> Result<TableRef, Error> {
-    tables.write("tables/train", parent, record::sequences(LENGTH), stream(batches(rows))).await
+    tables.write("tables/train", parent, record::sequences(LENGTH, 4), stream(batches(rows))).await
 }
 
 async fn expect_rows(tables: &Arc<dyn Tables>, table: &TableRef, rows: Vec<u64>) {
@@ -147,7 +158,7 @@ async fn rows_of_local_lance_files_are_read_as_they_are_in_memory(place: Place) 
         let tables = dataset.tables(format);
         let first = write(&tables, None, 0..1500).await.expect("write");
         let second = write(&tables, Some(&first), 1500..2900).await.expect("append");
-        let last = tables.write("tables/last", None, record::sequences(LENGTH), stream(batches(2900..3000))).await.expect("write");
+        let last = tables.write("tables/last", None, record::sequences(LENGTH, 4), stream(batches(2900..3000))).await.expect("write");
         let joined = dataset.extend_table(&second, &[1, 2, 1499, 2899], last).await.expect("extend");
         let left: Vec<u64> = (0..3000).filter(|row| ![1, 2, 1499, 2899].contains(row)).collect();
         for (written, expected) in [(second, (0..2900).collect()), (joined, left)] {
@@ -168,6 +179,39 @@ async fn rows_of_local_lance_files_are_read_as_they_are_in_memory(place: Place) 
             assert!(table.direct(&[3], "starts").await.expect("direct").is_none());
             assert!(table.direct(&[3], "nothing").await.expect("direct").is_none());
         }
+    }
+}
+
+/// Many rows of a list, each far from the next, are not held with the room of all that lie between them.
+async fn rows_that_were_read_take_little_more_than_they_are(place: Place) {
+    let dataset = place.dataset().await;
+    for format in FORMATS {
+        let tables = dataset.tables(format);
+        let written = write(&tables, None, 0..20_000).await.expect("write");
+        let ranges: Vec<Range<u64>> = (0..500).map(|row| 40 * row..40 * row + 1).collect();
+        let found = tables.open(&written).await.expect("open").read(&ranges, &["starts"]).await.expect("read");
+        let (held, used) = (found.get_array_memory_size(), found.column(0).to_data().get_slice_memory_size().expect("size"));
+        assert!(held < 2 * used + (64 << 10), "{format:?}: {held} bytes are held of {used}");
+    }
+}
+
+async fn ids_of_two_bytes_come_back(place: Place) {
+    let (dataset, local) = (place.dataset().await, !place.url.contains("://"));
+    let model = sequences_of(0..600, 2);
+    for format in FORMATS {
+        let tables = dataset.tables(format);
+        let written = tables.write("tables/train", None, model.schema(), stream(vec![model.clone()])).await.expect("write");
+        let table = tables.open(&written).await.expect("open");
+        let found = table.read(&[3..50, 590..600], &["tokens"]).await.expect("read");
+        let expected = [model.slice(3, 47), model.slice(590, 10)];
+        assert_eq!(found, arrow::compute::concat_batches(&model.schema(), &expected).expect("concat").project(&[0]).expect("project"));
+        let direct = table.direct(&[7, 8, 300], "tokens").await.expect("direct");
+        assert_eq!(direct.is_some(), local && format == TableFormat::Lance);
+        let Some(direct) = direct else { continue };
+        let mut memory = Vec::new();
+        direct.read(|_, rows| memory.extend_from_slice(rows)).expect("rows");
+        let row = |row: u64| (0..=LENGTH as u32).flat_map(move |at| (token(row, at) as u16).to_le_bytes());
+        assert_eq!((direct.width(), direct.reads(), memory), (2 * (LENGTH + 1), 2, [7, 8, 300].into_iter().flat_map(row).collect()));
     }
 }
 
@@ -242,7 +286,7 @@ async fn a_table_may_be_empty(place: Place) {
         let empty = write(&tables, None, 0..0).await.expect("write");
         expect_rows(&tables, &empty, vec![]).await;
         let table = tables.open(&empty).await.expect("open");
-        assert_eq!(table.schema(), record::sequences(LENGTH));
+        assert_eq!(table.schema(), record::sequences(LENGTH, 4));
         assert_eq!(table.read(&[], &["tokens"]).await.expect("read").num_rows(), 0);
         let still = write(&tables, Some(&empty), 0..0).await.expect("append nothing");
         expect_rows(&tables, &still, vec![]).await;
@@ -259,7 +303,7 @@ async fn a_failing_source_fails_the_write_with_its_own_error(place: Place) {
         let tables = dataset.tables(format);
         for good in [vec![], batches(0..700)] {
             let rows = stream(good).chain(futures::stream::iter([Err(Error::new(Kind::Corrupt, "record 7: bad"))])).boxed();
-            let error = tables.write("tables/train", None, record::sequences(LENGTH), rows).await.expect_err("fails");
+            let error = tables.write("tables/train", None, record::sequences(LENGTH, 4), rows).await.expect_err("fails");
             assert_eq!((error.kind(), error.to_string().as_str()), (Kind::Corrupt, "record 7: bad"));
         }
         let written = write(&tables, None, 0..5).await.expect("write");
@@ -320,14 +364,14 @@ async fn a_table_that_lost_rows_is_corrupt(place: Place) {
 
 /// The schema of all tables here.
 pub(crate) fn schema() -> SchemaRef {
-    record::sequences(LENGTH)
+    record::sequences(LENGTH, 4)
 }
 
 async fn parts_less_deleted_rows_are_one_table(place: Place) {
     let dataset = place.dataset().await;
     let part = |name: &'static str, format, rows: Range<u64>| {
         let tables = dataset.tables(format);
-        async move { tables.write(name, None, record::sequences(LENGTH), stream(batches(rows))).await.expect("write") }
+        async move { tables.write(name, None, record::sequences(LENGTH, 4), stream(batches(rows))).await.expect("write") }
     };
     let first = part("tables/a/x", TableFormat::Lance, 0..700).await;
     let second = part("tables/b/x", TableFormat::Parquet, 700..1_000).await;

@@ -62,10 +62,8 @@ fn scalar_type(kind: Kind) -> Option<i8> {
     match kind {
         Kind::Uint8 => Some(0),
         Kind::Int => Some(3),
-        Kind::Int64 => Some(4),
         Kind::Half => Some(5),
         Kind::Float => Some(6),
-        Kind::Bool => Some(11),
         Kind::BFloat16 => Some(15),
         _ => None,
     }
@@ -93,8 +91,7 @@ impl Pinned {
         outcome("pinned memory", unsafe { ffi::forebay_c10d_pinned(bytes, &raw mut tensor, &raw mut data) })?;
         // SAFETY: a new tensor, which now belongs to tch.
         let tensor = unsafe { Tensor::from_ptr(tensor.cast()) };
-        // It may hold what another batch left, or nothing that was ever written.
-        // SAFETY: so many bytes belong to the tensor.
+        // SAFETY: so many bytes belong to the tensor; they may hold what another batch left, or nothing that was ever written.
         unsafe { ptr::write_bytes(data.cast::<u8>(), 0, bytes) };
         Ok(Self { _tensor: tensor, data: data.cast(), bytes })
     }

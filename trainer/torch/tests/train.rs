@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
 
-use arrow::array::{FixedSizeListArray, ListBuilder, RecordBatch, UInt32Array, UInt32Builder, UInt64Builder};
+use arrow::array::{FixedSizeListArray, ListBuilder, RecordBatch, UInt16Array, UInt32Builder, UInt64Builder};
 use bytes::Bytes;
 use forebay_schemas::checkpoint::{CheckpointManifest, DatasetVersionRef};
 use forebay_schemas::dataset::{DatasetManifest, Inputs, Modality, Statistics, TableFormat, Tally, TokenizerRef};
@@ -190,9 +190,10 @@ fn rows(count: usize, seed: u64) -> RecordBatch {
             token = if random() % 8 == 0 { random() % VOCABULARY } else { (token * 5 + 3) % VOCABULARY };
         }
     }
-    let schema = record::sequences(LENGTH);
+    let schema = record::sequences(LENGTH, record::id_bytes(VOCABULARY));
     let arrow::datatypes::DataType::FixedSizeList(item, width) = schema.field(0).data_type().clone() else { panic!("tokens") };
-    let tokens = FixedSizeListArray::new(item, width, Arc::new(UInt32Array::from(tokens)), None);
+    let tokens =
+        FixedSizeListArray::new(item, width, Arc::new(UInt16Array::from_iter_values(tokens.into_iter().map(|token| token as u16))), None);
     let field = |index: usize| match schema.field(index).data_type() {
         arrow::datatypes::DataType::List(item) => item.clone(),
         other => panic!("{other}"),
@@ -214,7 +215,10 @@ async fn commit_dataset(folder: &Path) -> DatasetVersionRef {
     let mut written = BTreeMap::new();
     for (name, count, seed) in [(TRAIN, 300, 1), (VALIDATION, 40, 2)] {
         let stream = Box::pin(futures::stream::iter([Ok(rows(count, seed))]));
-        let table = tables.write(&format!("tables/{name}"), None, record::sequences(LENGTH), stream).await.expect("table");
+        let table = tables
+            .write(&format!("tables/{name}"), None, record::sequences(LENGTH, record::id_bytes(VOCABULARY)), stream)
+            .await
+            .expect("table");
         written.insert(name.to_owned(), table);
     }
     let words: BTreeMap<String, u32> = (0..VOCABULARY).map(|id| (format!("w{id}"), id)).collect();
