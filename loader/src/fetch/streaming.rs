@@ -134,7 +134,8 @@ mod tests {
             narrow in any::<bool>(),
             lengths in prop::collection::vec((0usize..300, 0usize..70), 1..6),
         ) {
-            let id = |number: u32, at: usize| (at as u32).wrapping_mul(2_654_435_761) % if narrow { 65_536 } else { u32::MAX } ^ number;
+            let most = if narrow { 65_536 } else { u32::MAX };
+            let id = |number: u32, at: usize| ((at as u32).wrapping_mul(2_654_435_761) % most) ^ number;
             let rows: Vec<Vec<u32>> = (1u32..).zip(&lengths).map(|(number, (length, _))| (0..*length).map(|at| id(number, at)).collect()).collect();
             let stored = |ids: &Vec<u32>| -> Vec<u8> {
                 ids.iter().flat_map(|id| if narrow { (*id as u16).to_ne_bytes().to_vec() } else { id.to_ne_bytes().to_vec() }).collect()
