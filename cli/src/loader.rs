@@ -279,7 +279,7 @@ fn print(report: &BenchReport) -> Result<()> {
     if report.traffic.requests > 0 {
         let wanted = work.read_bytes as f64 * work.used_rows as f64 / work.read_rows.max(1) as f64;
         output::line(format!(
-            "{} requests to storage brought {:.1} MB for {:.1} MB of rows",
+            "{} requests to storage brought {:.1} MB; the rows that were wanted take {:.1} MB of memory",
             output::grouped(report.traffic.requests),
             report.traffic.bytes as f64 / 1e6,
             wanted / 1e6

@@ -184,10 +184,12 @@ def uploaded(bench, name):
 
 def storage(bench):
     """Bytes that come from S3 for each byte of rows that are wanted, and where the time goes."""
+    files = [os.path.getsize(file) for file in glob.glob(f"{bench.options.lake}/flower_photos_val/**/*.jpg", recursive=True)]
+    row_bytes = {"photos": sum(files) / len(files), "tokens": 2 * 1025}
     for name, shape, steps in (("photos", PHOTOS, 120), ("tokens", TOKENS, 3000), ("tokens", TOKENS, 24000)):
         dataset = uploaded(bench, name)
         reports = bench.rounds(dataset, shape, "--steps", str(steps), cpus=ALL, settings=["loader.hedge=0"])
-        got = lambda r: r["traffic"]["bytes"] / (r["work"]["read_bytes"] * r["work"]["used_rows"] / r["work"]["read_rows"])
+        got = lambda r: r["traffic"]["bytes"] / (row_bytes[name] * r["work"]["used_rows"])
         print(f"{name} from S3, {steps} batches: bytes got / wanted {spread(reports, got)}, rows "
               f"{median(reports, lambda r: r['work']['read_rows'] / r['work']['used_rows']):.3f}, {median(reports, lambda r: r['traffic']['requests']):,.0f} requests")
         print(stalls(reports[0]))
