@@ -5,8 +5,6 @@
 // and closes the sockets, so that the peers learn of it too.
 #pragma once
 
-#include <mutex>
-#include <string>
 #include <condition_variable>
 #include <memory>
 #include <mutex>
