@@ -265,12 +265,19 @@ fn survivors_of_a_kill_fail_within_a_second_and_go_on_without_it() {
     ranks.join(&[0, 2]);
 }
 
+/// Ranks of which the last was frozen so long ago that all others are surely inside the reduction that never ends; nothing announces
+/// that.
+fn reducing_beside_a_frozen_one(scenario: &str, world: usize, pause: Duration) -> Ranks {
+    let ranks = Ranks::start(scenario, world);
+    (0..world).for_each(|rank| drop(ranks.read(&format!("sums-{rank}"))));
+    ranks.signal(world - 1, "-STOP");
+    thread::sleep(pause);
+    ranks
+}
+
 #[test]
 fn an_abort_frees_those_who_are_in_the_middle_of_a_transfer() {
-    let ranks = Ranks::start("large", 2);
-    (0..2).for_each(|rank| drop(ranks.read(&format!("sums-{rank}"))));
-    ranks.signal(1, "-STOP");
-    thread::sleep(Duration::from_millis(500));
+    let ranks = reducing_beside_a_frozen_one("large", 2, Duration::from_millis(500));
     ranks.store().set("abort", b"").unwrap();
     drop(ranks.read("failed-0"));
     let waited: u64 = ranks.read("waited-0").parse().unwrap();
@@ -281,11 +288,7 @@ fn an_abort_frees_those_who_are_in_the_middle_of_a_transfer() {
 
 #[test]
 fn an_abort_frees_those_who_wait_for_a_frozen_peer() {
-    let ranks = Ranks::start("reduce", 3);
-    (0..3).for_each(|rank| drop(ranks.read(&format!("sums-{rank}"))));
-    ranks.signal(2, "-STOP");
-    // Until both survivors are surely inside the reduction that never ends; nothing announces that.
-    thread::sleep(Duration::from_millis(200));
+    let ranks = reducing_beside_a_frozen_one("reduce", 3, Duration::from_millis(200));
     assert!(!ranks.store().check("failed-0").unwrap(), "a frozen peer is not an error by itself");
     ranks.store().set("abort", b"").unwrap();
     for rank in [0, 1] {
