@@ -110,6 +110,33 @@ AbortableGloo::~AbortableGloo() {
   control->disarm();
 }
 
+namespace {
+std::mutex& starting() {
+  static std::mutex mutex;
+  return mutex;
+}
+} // namespace
+
+c10::intrusive_ptr<c10d::Work> AbortableGloo::allreduce(std::vector<at::Tensor>& tensors, const c10d::AllreduceOptions& options) {
+  std::lock_guard<std::mutex> lock(starting());
+  return ProcessGroupGloo::allreduce(tensors, options);
+}
+
+c10::intrusive_ptr<c10d::Work> AbortableGloo::broadcast(std::vector<at::Tensor>& tensors, const c10d::BroadcastOptions& options) {
+  std::lock_guard<std::mutex> lock(starting());
+  return ProcessGroupGloo::broadcast(tensors, options);
+}
+
+c10::intrusive_ptr<c10d::Work> AbortableGloo::alltoall_base(
+    at::Tensor& output,
+    at::Tensor& input,
+    std::vector<int64_t>& output_counts,
+    std::vector<int64_t>& input_counts,
+    const c10d::AllToAllOptions& options) {
+  std::lock_guard<std::mutex> lock(starting());
+  return ProcessGroupGloo::alltoall_base(output, input, output_counts, input_counts, options);
+}
+
 bool AbortableGloo::busy() {
   std::lock_guard<std::mutex> lock(workMutex_);
   const auto running = [](const auto& work) { return static_cast<bool>(work); };

@@ -53,6 +53,17 @@ class AbortableGloo final : public c10d::ProcessGroupGloo {
   // The reason of an abort if there was one, else what the operation itself reported.
   std::shared_ptr<AbortControl> control;
 
+  // Groups of one process start their operations one after the other: each is written into libtorch's flight recorder, which all
+  // share and whose table of groups (FlightRecorder::all_pg_status_) it touches before it takes its lock.
+  c10::intrusive_ptr<c10d::Work> allreduce(std::vector<at::Tensor>& tensors, const c10d::AllreduceOptions& options) override;
+  c10::intrusive_ptr<c10d::Work> broadcast(std::vector<at::Tensor>& tensors, const c10d::BroadcastOptions& options) override;
+  c10::intrusive_ptr<c10d::Work> alltoall_base(
+      at::Tensor& output,
+      at::Tensor& input,
+      std::vector<int64_t>& output_counts,
+      std::vector<int64_t>& input_counts,
+      const c10d::AllToAllOptions& options) override;
+
  private:
   bool busy();
 };

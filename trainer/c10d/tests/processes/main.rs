@@ -8,7 +8,7 @@
 mod store;
 
 use std::process::{Child, Command};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Barrier, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use std::{env, fs, slice, thread};
 
@@ -231,6 +231,28 @@ fn a_world_of_one_reduces_to_itself_and_ignores_a_late_abort() {
     assert!(sum_of(&group, 5, 1000).unwrap_err().to_string().contains("first"));
     drop(group);
     handle.abort("after the group was dropped");
+}
+
+#[test]
+fn groups_of_one_process_start_operations_at_the_same_time() {
+    const THREADS: usize = 4;
+    for round in 0..2 {
+        let barrier = Arc::new(Barrier::new(THREADS));
+        let sums = |thread| {
+            let connect = move |number| {
+                let prefix = format!("{round}-{thread}-{number}");
+                ProcessGroup::connect(Arc::new(MemoryStore::default()), &prefix, 0, 1, HOST, PATIENCE).unwrap()
+            };
+            let barrier = Arc::clone(&barrier);
+            thread::spawn(move || {
+                let groups: Vec<_> = (0..50).map(connect).collect();
+                barrier.wait();
+                groups.iter().for_each(|group| assert_eq!(sum_of(group, 5, 1).unwrap(), 5.0));
+            })
+        };
+        let threads: Vec<_> = (0..THREADS).map(sums).collect();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+    }
 }
 
 #[test]
