@@ -4,8 +4,16 @@ use std::env;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
-const SOURCES: [&str; 7] =
-    ["shim/store.cc", "shim/sockets.cc", "shim/group.cc", "shim/reducer.cc", "shim/device.cc", "shim/memory.cc", "shim/update.cc"];
+const SOURCES: [&str; 8] = [
+    "shim/store.cc",
+    "shim/sockets.cc",
+    "shim/group.cc",
+    "shim/reducer.cc",
+    "shim/device.cc",
+    "shim/memory.cc",
+    "shim/dlpack.cc",
+    "shim/update.cc",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-env-changed=LIBTORCH");

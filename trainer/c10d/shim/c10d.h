@@ -71,6 +71,11 @@ char* forebay_c10d_transfer_arrive(void* transfer);
 // Blocks until the copies are done.
 void forebay_c10d_transfer_free(void* transfer);
 
+// A DLManagedTensor over the memory of a tensor, and back, which takes it over unless it fails.
+char* forebay_c10d_dlpack_of(void* tensor, void** managed);
+char* forebay_c10d_dlpack_tensor(void* managed, void** tensor);
+void forebay_c10d_dlpack_free(void* managed);
+
 // Of all elements of all tensors.
 char* forebay_c10d_norm(void* const* tensors, size_t count, double* norm);
 char* forebay_c10d_scale(void* const* tensors, size_t count, double factor);

@@ -76,6 +76,10 @@ unsafe extern "C" {
     pub(crate) fn forebay_c10d_transfer_arrive(transfer: *mut c_void) -> *mut c_char;
     pub(crate) fn forebay_c10d_transfer_free(transfer: *mut c_void);
 
+    pub(crate) fn forebay_c10d_dlpack_of(tensor: *mut c_void, managed: *mut *mut c_void) -> *mut c_char;
+    pub(crate) fn forebay_c10d_dlpack_tensor(managed: *mut c_void, tensor: *mut *mut c_void) -> *mut c_char;
+    pub(crate) fn forebay_c10d_dlpack_free(managed: *mut c_void);
+
     pub(crate) fn forebay_c10d_norm(tensors: *const *mut c_void, count: usize, norm: *mut f64) -> *mut c_char;
     pub(crate) fn forebay_c10d_scale(tensors: *const *mut c_void, count: usize, factor: f64) -> *mut c_char;
     pub(crate) fn forebay_c10d_adamw(

@@ -1,5 +1,5 @@
 //! The parts of libtorch that tch has no words for: c10d's Gloo process group and its Reducer, kernels over lists of tensors,
-//! and what GPUs need.
+//! tensors over memory of others, and what GPUs need.
 //!
 //! Promises: a [`ProcessGroup`] can be aborted from any thread and its rendezvous can be cancelled, so that nobody waits
 //! for a dead or frozen peer; an error of libtorch is a value, nothing unwinds across the border; `unsafe` stays in here.
@@ -9,6 +9,7 @@
 #![expect(unsafe_code, reason = "the one crate that calls into C++")]
 
 mod device;
+mod dlpack;
 mod error;
 mod ffi;
 mod group;
@@ -19,6 +20,7 @@ mod store;
 mod update;
 
 pub use device::{deterministic, load_cuda};
+pub use dlpack::DlPack;
 pub use error::{Error, Result};
 pub use group::{AbortHandle, Leaving, Patience, ProcessGroup};
 pub use memory::{Pinned, Transfer, over, read};
