@@ -6,10 +6,10 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, SchemaRef};
-use forebay_schemas::Digest;
+use arrow::datatypes::SchemaRef;
 use forebay_schemas::dataset::{DatasetManifest, TableRef};
 use forebay_schemas::run::{self, Run};
+use forebay_schemas::{Digest, ids};
 use forebay_store::dataset::SELECTIONS;
 use forebay_store::{Dataset, Table, Watch};
 use futures::TryStreamExt;
@@ -194,9 +194,9 @@ fn shuffle(settings: &run::Shuffle, manifest: &DatasetManifest, schema: &SchemaR
 
 /// About the bytes of a stored training row.
 fn row_bytes(manifest: &DatasetManifest, schema: &SchemaRef) -> u64 {
-    let bytes = match schema.field_with_name("tokens").map(|field| field.data_type()) {
-        Ok(DataType::FixedSizeList(item, width)) => *width as u64 * item.data_type().primitive_width().unwrap_or(4) as u64,
-        _ => {
+    let bytes = match ids::width(schema) {
+        Some((ids, bytes)) => (ids * bytes) as u64,
+        None => {
             // Place n counts records of 2ⁿ to 2ⁿ⁺¹ - 1 bytes (characters of documents); one and a half times 2ⁿ stands for them.
             let sizes = manifest.statistics.sizes.iter().zip(0u32..63);
             let (sum, count) = sizes

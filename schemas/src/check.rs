@@ -7,10 +7,12 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt64Array};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt16Type, UInt32Type, UInt64Type};
+use arrow::array::{Array, AsArray, RecordBatch, UInt64Array};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt32Type, UInt64Type};
 use arrow::error::ArrowError;
-use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+use twox_hash::XxHash3_64;
+
+use crate::ids::TokenIds;
 
 /// Name of the column of checks.
 pub const CHECK: &str = "check";
@@ -43,7 +45,7 @@ pub fn unfit(rows: &RecordBatch) -> Option<Vec<usize>> {
 
 /// The check of a row of token sequences, from its ids and the places at which documents begin, as they are in memory.
 pub fn of_sequence(ids: &[u8], starts: &[u8]) -> u64 {
-    xxh3_64_with_seed(ids, xxh3_64(starts))
+    XxHash3_64::oneshot_with_seed(XxHash3_64::oneshot(starts), ids)
 }
 
 fn is_fed(schema: &Schema) -> bool {
@@ -59,31 +61,25 @@ fn checks(rows: &RecordBatch) -> Option<Vec<Option<u64>>> {
 fn sequences(rows: &RecordBatch) -> Option<Vec<Option<u64>>> {
     let tokens = rows.column_by_name("tokens")?.as_fixed_size_list_opt()?;
     let starts = rows.column_by_name("starts")?.as_list_opt::<i32>()?;
-    let (ids, bytes) = ids(tokens.values())?;
+    let ids = TokenIds::of(tokens.values())?;
     let places = starts.values().as_primitive_opt::<UInt32Type>()?.values().inner().as_slice();
-    let width = bytes * tokens.value_length() as usize;
+    let width = tokens.value_length() as usize;
     let row = |row: usize| {
         if tokens.is_null(row) || starts.is_null(row) {
             return None;
         }
         let (from, to) = (starts.value_offsets()[row] as usize, starts.value_offsets()[row + 1] as usize);
-        let first = bytes * tokens.value_offset(row) as usize;
-        Some(of_sequence(&ids[first..first + width], &places[4 * from..4 * to]))
+        let first = tokens.value_offset(row) as usize;
+        Some(of_sequence(ids.slice(first..first + width).bytes(), &places[4 * from..4 * to]))
     };
     Some((0..rows.num_rows()).map(row).collect())
-}
-
-/// Token ids as they are in memory, and the bytes of one.
-fn ids(values: &ArrayRef) -> Option<(&[u8], usize)> {
-    let narrow = values.as_primitive_opt::<UInt16Type>().map(|ids| (ids.values().inner().as_slice(), 2));
-    narrow.or_else(|| values.as_primitive_opt::<UInt32Type>().map(|ids| (ids.values().inner().as_slice(), 4)))
 }
 
 fn documents(rows: &RecordBatch) -> Option<Vec<Option<u64>>> {
     let texts = rows.column_by_name("text")?.as_string_opt::<i64>()?;
     // As bytes: what a damaged file gives need not be text.
     let (bytes, offsets) = (texts.values().as_slice(), texts.value_offsets());
-    let row = |row: usize| texts.is_valid(row).then(|| xxh3_64(&bytes[offsets[row] as usize..offsets[row + 1] as usize]));
+    let row = |row: usize| texts.is_valid(row).then(|| XxHash3_64::oneshot(&bytes[offsets[row] as usize..offsets[row + 1] as usize]));
     Some((0..rows.num_rows()).map(row).collect())
 }
 
@@ -92,14 +88,14 @@ fn images(rows: &RecordBatch) -> Option<Vec<Option<u64>>> {
     let labels = rows.column_by_name("label")?.as_primitive_opt::<UInt32Type>()?;
     let row = |row: usize| {
         let sound = bytes.is_valid(row) && labels.is_valid(row);
-        sound.then(|| xxh3_64_with_seed(bytes.value(row), u64::from(labels.value(row))))
+        sound.then(|| XxHash3_64::oneshot_with_seed(u64::from(labels.value(row)), bytes.value(row)))
     };
     Some((0..rows.num_rows()).map(row).collect())
 }
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{FixedSizeListArray, LargeBinaryArray, LargeStringArray, ListArray, UInt16Array, UInt32Array};
+    use arrow::array::{ArrayRef, FixedSizeListArray, LargeBinaryArray, LargeStringArray, ListArray, UInt16Array, UInt32Array};
     use arrow::buffer::OffsetBuffer;
     use proptest::prelude::*;
 
@@ -166,7 +162,7 @@ mod tests {
         let memory: Vec<u8> = [1u16, 2, 3, 4].iter().flat_map(|id| id.to_le_bytes()).collect();
         assert_eq!(of(narrow_tokens(1, vec![1, 2, 3, 4], vec![0])), Some(of_sequence(&memory, &[0; 4])));
         assert_eq!(of(pictures(&[b"forebay".to_vec()])), Some(4_004_894_171_484_014_469));
-        assert_eq!(of(texts(&["forebay".to_owned()])), Some(xxh3_64(b"forebay")));
+        assert_eq!(of(texts(&["forebay".to_owned()])), Some(XxHash3_64::oneshot(b"forebay")));
     }
 
     proptest! {

@@ -8,6 +8,7 @@ pub mod check;
 pub mod checkpoint;
 pub mod dataset;
 pub mod id;
+pub mod ids;
 pub mod pipeline;
 pub mod position;
 pub mod record;
@@ -18,5 +19,6 @@ pub mod waits;
 pub mod wire;
 
 pub use id::{Digest, RowsDigest};
+pub use ids::TokenIds;
 pub use position::Position;
 pub use waits::Waits;

@@ -18,4 +18,4 @@ pub use commit::{Journal, Outcome};
 pub use dataset::{CLEANED, Dataset, VersionSpec, WORK};
 pub use error::{Error, Kind, Result};
 pub use location::{Location, Watch};
-pub use table::{Direct, RowRanges, Table, Tables};
+pub use table::{Direct, GAP_BYTES, RowRanges, Table, Tables};

@@ -28,6 +28,10 @@ mod parquet;
 mod ranges;
 mod select;
 
+/// A gap between bytes that are wanted is read along if it has no more: a request would cost more. Lance's own 64 KiB double what
+/// is read of rows that are picked, and more of small columns.
+pub const GAP_BYTES: u64 = 8 << 10;
+
 /// Writes and opens tables below a dataset's root.
 #[async_trait]
 pub trait Tables: Send + Sync {

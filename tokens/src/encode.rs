@@ -8,7 +8,7 @@ use std::hash::BuildHasherDefault;
 
 use forebay_schemas::id::Already;
 use tokenizers::{Model, ModelWrapper, PreTokenizerWrapper};
-use xxhash_rust::xxh3::xxh3_64;
+use twox_hash::XxHash3_64;
 
 use crate::tokenizer::{Error, Result, Tokenizer};
 use crate::words::{Classes, split, to_byte_level};
@@ -53,7 +53,7 @@ impl Encoder {
         let mut ids = Vec::with_capacity(text.len() / 3);
         let model = library.get_model();
         for word in split(text, &mut self.classes) {
-            let hash = xxh3_64(word.as_bytes());
+            let hash = XxHash3_64::oneshot(word.as_bytes());
             if self.cache.get(hash, word, &mut ids) {
                 continue;
             }

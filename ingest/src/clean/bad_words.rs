@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use aho_corasick::{AhoCorasick, AhoCorasickKind};
 use forebay_schemas::id::Digest;
 use forebay_schemas::pipeline::BadWords;
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use twox_hash::XxHash3_64;
 
 use super::lists::{ReadObject, entries};
 use super::scripts::is_unspaced;
@@ -90,7 +90,7 @@ impl WordLists {
     }
 
     fn is_spared(&self, text: &str) -> bool {
-        let draw = (xxh3_64_with_seed(text.as_bytes(), DRAW_SEED) >> 11) as f64 / (1u64 << 53) as f64;
+        let draw = (XxHash3_64::oneshot_with_seed(DRAW_SEED, text.as_bytes()) >> 11) as f64 / (1u64 << 53) as f64;
         draw < self.keep_fraction
     }
 }

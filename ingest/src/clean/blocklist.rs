@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use aho_corasick::AhoCorasick;
 use forebay_schemas::id::Digest;
 use forebay_schemas::pipeline::Blocklist;
-use xxhash_rust::xxh3::xxh3_64;
+use twox_hash::XxHash3_64;
 
 use super::lists::{ReadObject, entries};
 use super::{Rejection, Verdict};
@@ -100,7 +100,7 @@ impl Hashes {
     fn load(places: &[String], read: ReadObject<'_>, canonical: impl Fn(&str) -> String) -> Result<Self> {
         let mut hashes = Vec::new();
         for place in places {
-            entries(place, read, |entry| hashes.push(xxh3_64(canonical(entry).as_bytes())))?;
+            entries(place, read, |entry| hashes.push(XxHash3_64::oneshot(canonical(entry).as_bytes())))?;
         }
         hashes.sort_unstable();
         hashes.dedup();
@@ -108,7 +108,7 @@ impl Hashes {
     }
 
     fn contains(&self, entry: &str) -> bool {
-        self.0.binary_search(&xxh3_64(entry.as_bytes())).is_ok()
+        self.0.binary_search(&XxHash3_64::oneshot(entry.as_bytes())).is_ok()
     }
 
     fn is_empty(&self) -> bool {

@@ -7,7 +7,7 @@
 
 use forebay_schemas::pipeline::Dedup;
 use multiversion::multiversion;
-use xxhash_rust::xxh3::xxh3_64;
+use twox_hash::XxHash3_64;
 
 use super::words::word_hashes;
 use crate::splitmix::{SplitMix64, mix};
@@ -87,7 +87,7 @@ impl Signer {
         let width = self.shingle_words.min(self.words.len()).max(1);
         self.shingles.extend(self.words.windows(width).map(shingle));
         if self.shingles.is_empty() {
-            self.shingles.push(xxh3_64(text.as_bytes()));
+            self.shingles.push(XxHash3_64::oneshot(text.as_bytes()));
         }
     }
 }

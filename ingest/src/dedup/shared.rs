@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     fn key(number: u64) -> u64 {
-        xxhash_rust::xxh3::xxh3_64(&number.to_le_bytes())
+        twox_hash::XxHash3_64::oneshot(&number.to_le_bytes())
     }
 
     #[test]

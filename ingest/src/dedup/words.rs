@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use xxhash_rust::xxh3::xxh3_64;
+use twox_hash::XxHash3_64;
 
 use crate::letters::is_alphanumeric;
 
@@ -16,7 +16,7 @@ pub(crate) fn words(text: &str) -> Words<'_> {
 
 /// Hashes of the words of a text, in order.
 pub(crate) fn word_hashes(text: &str) -> impl Iterator<Item = u64> {
-    words(text).map(|word| xxh3_64(text[word].as_bytes()))
+    words(text).map(|word| XxHash3_64::oneshot(text[word].as_bytes()))
 }
 
 /// See [`words`].

@@ -12,8 +12,9 @@ use arrow::array::{
     Array, ArrayRef, AsArray, BinaryArray, BooleanArray, FixedSizeBinaryBuilder, RecordBatch, StringArray, StringBuilder, UInt32Array,
     UInt64Builder,
 };
-use arrow::compute::{cast, concat_batches};
-use arrow::datatypes::{DataType, UInt32Type, UInt64Type};
+use arrow::compute::concat_batches;
+use arrow::datatypes::{UInt32Type, UInt64Type};
+use forebay_schemas::TokenIds;
 use forebay_schemas::dataset::TableRef;
 use forebay_schemas::id::Digest;
 use forebay_schemas::record::{self, RECORDS};
@@ -253,12 +254,15 @@ pub(crate) async fn sequences(kept: Kept<'_>, fate: Fate, end: u32, target: &Tar
     for rows in cutout.deleted.chunks(1024) {
         let ranges: Vec<_> = rows.iter().map(|row| *row..*row + 1).collect();
         let batch = table.read(&ranges, &["tokens", "documents", "starts"]).await?;
+        let lists = batch.column(0).as_fixed_size_list();
+        let ids = TokenIds::of(lists.values()).ok_or_else(|| Error::new(Kind::Corrupt, "a row has no token ids"))?;
+        let mut tokens = vec![0; lists.value_length() as usize];
         for row in 0..batch.num_rows() {
-            let tokens = cast(&batch.column(0).as_fixed_size_list().value(row), &DataType::UInt32)?;
+            let first = lists.value_offset(row) as usize;
+            ids.slice(first..first + tokens.len()).copy_to(&mut tokens);
             let (documents, starts) = (batch.column(1).as_list::<i32>().value(row), batch.column(2).as_list::<i32>().value(row));
-            let tokens = tokens.as_primitive::<UInt32Type>().values();
             let documents = documents.as_primitive::<UInt64Type>().values();
-            for piece in pieces(tokens, documents, starts.as_primitive::<UInt32Type>().values(), end) {
+            for piece in pieces(&tokens, documents, starts.as_primitive::<UInt32Type>().values(), end) {
                 if gone.contains(&piece.0) { cutout.gone.push(piece) } else { cutout.left.push(piece) }
             }
         }

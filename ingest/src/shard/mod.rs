@@ -17,7 +17,7 @@ use forebay_schemas::{check, record};
 use forebay_store::Dataset;
 use futures::StreamExt;
 use tokio::sync::mpsc;
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use twox_hash::XxHash3_64;
 
 use crate::dedup::{Cleaned, Fate, Ledger, known::Known};
 use crate::engine::Engine;
@@ -152,7 +152,7 @@ fn place_function(seed: u64) -> ScalarUDF {
     let place = move |arguments: &[ColumnarValue]| {
         let arrays = ColumnarValue::values_to_arrays(arguments)?;
         let ids = arrays[0].as_fixed_size_binary();
-        let places: UInt64Array = ids.iter().map(|id| id.map(|id| xxh3_64_with_seed(id, seed))).collect();
+        let places: UInt64Array = ids.iter().map(|id| id.map(|id| XxHash3_64::oneshot_with_seed(seed, id))).collect();
         Ok(ColumnarValue::Array(Arc::new(places)))
     };
     create_udf("place", vec![DataType::FixedSizeBinary(32)], DataType::UInt64, Volatility::Immutable, Arc::new(place))

@@ -9,7 +9,7 @@ use datafusion::logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf}
 use datafusion::prelude::{col, lit};
 use forebay_schemas::dataset::TableRef;
 use forebay_schemas::pipeline::PackMethod;
-use forebay_schemas::record;
+use forebay_schemas::{ids, record};
 use forebay_tokens::{Encoder, Tokenizer};
 use futures::{StreamExt, TryStreamExt};
 
@@ -176,11 +176,8 @@ pub(crate) async fn id_bytes(kept: Kept<'_>, vocabulary: u32, target: &Target<'_
     let Some(known) = kept.known else { return Ok(record::id_bytes(vocabulary)) };
     let train = parent(&known.manifest.tables, record::TRAIN)?;
     let train = target.dataset.tables(train.format).open(train).await?;
-    let id = match train.schema().field(0).data_type() {
-        DataType::FixedSizeList(item, _) => item.data_type().primitive_width(),
-        _ => None,
-    };
-    id.ok_or_else(|| Error::new(Kind::Corrupt, "the version before has no token ids in its table `train`"))
+    let width = ids::width(&train.schema()).map(|(_, bytes)| bytes);
+    width.ok_or_else(|| Error::new(Kind::Corrupt, "the version before has no token ids in its table `train`"))
 }
 
 /// Entropy of the frequencies in nats.

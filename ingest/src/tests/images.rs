@@ -63,7 +63,7 @@ async fn class_folders_become_labelled_rows() {
     let turned_rows = (0..10).filter(|row| (widths.value(*row), heights.value(*row)) == (20, 40)).count();
     assert_eq!(turned_rows, 1);
     let ids = train.column(0).as_fixed_size_binary();
-    let place_of = |row: usize| xxhash_rust::xxh3::xxh3_64_with_seed(ids.value(row), 0);
+    let place_of = |row: usize| twox_hash::XxHash3_64::oneshot_with_seed(0, ids.value(row));
     assert!((1..10).all(|row| place_of(row - 1) < place_of(row)), "rows are not shuffled by their ids");
     let contents = train.column(1).as_binary::<i64>();
     assert!((0..10).all(|row| blake3::hash(contents.value(row)).as_bytes().as_slice() == ids.value(row)));

@@ -1,9 +1,8 @@
 //! Packed token sequences: ids of 16 or 32 bits in a fixed-size list, and the places at which documents begin.
 
-use std::ops::Range;
-
-use arrow::array::{Array, ArrayRef, AsArray, FixedSizeListArray, ListArray, RecordBatch};
-use arrow::datatypes::{DataType, SchemaRef, ToByteSlice, UInt16Type, UInt32Type};
+use arrow::array::{Array, AsArray, FixedSizeListArray, ListArray, RecordBatch};
+use arrow::datatypes::{DataType, SchemaRef, ToByteSlice, UInt32Type};
+use forebay_schemas::{TokenIds, ids};
 
 /// Number of ids in a row of the column `tokens`; the error says what a column is instead.
 pub(crate) fn sequence_width(schema: &SchemaRef) -> Result<usize, String> {
@@ -11,12 +10,9 @@ pub(crate) fn sequence_width(schema: &SchemaRef) -> Result<usize, String> {
     let kind = |column: &str, expected: &str| {
         schema.field_with_name(column).map(|field| field.data_type()).map_err(|_| format!("found no column `{column}`, {expected}"))
     };
-    let width = match kind("tokens", expected)? {
-        DataType::FixedSizeList(item, width) if matches!(item.data_type(), DataType::UInt16 | DataType::UInt32) && *width >= 2 => {
-            *width as usize
-        }
-        found => return Err(format!("column `tokens`: found {found}, {expected}")),
-    };
+    let found = kind("tokens", expected)?;
+    let width = ids::width(schema).map(|(width, _)| width).filter(|width| *width >= 2);
+    let width = width.ok_or_else(|| format!("column `tokens`: found {found}, {expected}"))?;
     let expected = "expected a list of uint32";
     match kind("starts", expected)? {
         DataType::List(item) if *item.data_type() == DataType::UInt32 => Ok(width),
@@ -27,40 +23,8 @@ pub(crate) fn sequence_width(schema: &SchemaRef) -> Result<usize, String> {
 /// The columns of rows that were read together.
 pub(crate) struct Sequences<'a> {
     tokens: &'a FixedSizeListArray,
-    ids: Ids<'a>,
+    ids: TokenIds<'a>,
     starts: Starts<'a>,
-}
-
-/// Token ids as they are stored.
-#[derive(Clone, Copy)]
-pub(crate) enum Ids<'a> {
-    /// Of a vocabulary of at most 65,536.
-    Narrow(&'a [u16]),
-    Wide(&'a [u32]),
-}
-
-impl<'a> Ids<'a> {
-    /// None if there are others, or some are null.
-    fn of(values: &'a ArrayRef) -> Option<Self> {
-        let narrow = values.as_primitive_opt::<UInt16Type>().map(|ids| Self::Narrow(ids.values()));
-        let ids = narrow.or_else(|| values.as_primitive_opt::<UInt32Type>().map(|ids| Self::Wide(ids.values())));
-        ids.filter(|_| values.null_count() == 0)
-    }
-
-    fn slice(self, range: Range<usize>) -> Self {
-        match self {
-            Self::Narrow(ids) => Self::Narrow(&ids[range]),
-            Self::Wide(ids) => Self::Wide(&ids[range]),
-        }
-    }
-
-    /// Copies them to a place for as many.
-    pub(crate) fn copy_to(self, place: &mut [u32]) {
-        match self {
-            Self::Narrow(ids) => place.iter_mut().zip(ids).for_each(|(place, id)| *place = u32::from(*id)),
-            Self::Wide(ids) => place.copy_from_slice(ids),
-        }
-    }
 }
 
 /// The places at which documents begin, of rows that were read together.
@@ -94,12 +58,12 @@ impl<'a> Sequences<'a> {
     /// None if they are not there with `width` ids a row.
     pub(crate) fn of(rows: &'a RecordBatch, width: usize) -> Option<Self> {
         let tokens = rows.column_by_name("tokens")?.as_fixed_size_list_opt()?;
-        let (ids, starts) = (Ids::of(tokens.values())?, Starts::of(rows)?);
+        let (ids, starts) = (TokenIds::of(tokens.values())?, Starts::of(rows)?);
         (tokens.value_length() as usize == width).then_some(Self { tokens, ids, starts })
     }
 
     /// The ids of a row and the places at which documents begin; none if it is null.
-    pub(crate) fn row(&self, row: usize) -> Option<(Ids<'a>, &'a [u32])> {
+    pub(crate) fn row(&self, row: usize) -> Option<(TokenIds<'a>, &'a [u32])> {
         if row >= self.tokens.len() || self.tokens.is_null(row) {
             return None;
         }

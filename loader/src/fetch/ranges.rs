@@ -6,8 +6,7 @@
 
 use std::ops::Range;
 
-/// A gap of so many bytes is read along: a request for it alone would cost more.
-const GAP_BYTES: u64 = 8 << 10;
+use forebay_store::GAP_BYTES;
 
 /// Ascending, disjoint ranges of rows, and how many rows are before each.
 #[derive(Clone, Debug, PartialEq, Eq)]

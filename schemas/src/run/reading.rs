@@ -112,7 +112,8 @@ impl Shuffle {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Loading {
-    /// Bytes of rows and batches that wait for the consumer, and of batches that it holds; two batches and rows of the next should fit.
+    /// Bytes of rows and batches that wait for the consumer, of batches that it holds, and of words that tokenizers remember; two
+    /// batches and rows of the next should fit.
     pub prefetch: ByteSize,
     /// Threads that make batches; 0 takes one for text, and for images as many as compute.
     pub threads: u32,

@@ -15,8 +15,9 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{Array, ArrayRef, AsArray, MutableArrayData, RecordBatch, make_array};
+use arrow::array::{Array, ArrayRef, AsArray, MutableArrayData, RecordBatch, RecordBatchOptions, make_array};
 use arrow::datatypes::{DataType, Schema, SchemaRef, UInt64Type};
+use arrow::error::ArrowError;
 use async_trait::async_trait;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
@@ -38,7 +39,7 @@ use url::Url;
 
 use self::plain::Plain;
 use super::select::{Predicate, push};
-use super::{Direct, RowRanges, Table, Tables, conform, items, named, project, ranges};
+use super::{Direct, GAP_BYTES, RowRanges, Table, Tables, conform, items, named, project, ranges};
 use crate::cause::from_lance;
 use crate::error::{Error, Kind, Result};
 use crate::location::Location;
@@ -287,13 +288,11 @@ struct Provider {
 #[async_trait]
 impl ObjectStoreProvider for Provider {
     async fn new_store(&self, url: Url, params: &ObjectStoreParams) -> lance::Result<ObjectStore> {
-        /// Gaps that are read along, and what is read of the end of a file that is opened. Lance's own 64 KiB double what is read of
-        /// rows that are picked, and more of small columns.
-        const GAP_BYTES: usize = 8 << 10;
         const IN_FLIGHT: usize = 32;
         const DOWNLOAD_RETRIES: usize = 3;
         let ordered = matches!(url.scheme(), "s3" | "memory");
-        let gap = params.block_size.unwrap_or(GAP_BYTES);
+        // So much is read of the end of a file that is opened, too.
+        let gap = params.block_size.unwrap_or(GAP_BYTES as usize);
         Ok(ObjectStore::new(self.store.clone(), url, Some(gap), None, false, ordered, IN_FLIGHT, DOWNLOAD_RETRIES, None))
     }
 }
@@ -393,22 +392,26 @@ impl LanceTable {
     }
 }
 
-/// The same rows without room for others. Lance decodes a list in chunks, and where many ranges are read it gives lists of a few
-/// kilobytes with room for megabytes, which whoever keeps the rows would keep.
-fn trimmed(rows: RecordBatch) -> RecordBatch {
+/// The same rows without room for others, which whoever keeps them would keep: Lance lets buffers grow by doubling. It decodes a
+/// list in chunks, and where many ranges are read it gives lists of a few kilobytes with room for megabytes, in parts of one
+/// buffer, which must be copied.
+fn trimmed(rows: RecordBatch) -> std::result::Result<RecordBatch, ArrowError> {
     const ROOM: usize = 64 << 10;
-    let trim = |column: &ArrayRef| {
+    let trim = |mut column: ArrayRef| {
+        column.shrink_to_fit();
         let data = column.to_data();
         let used = data.get_slice_memory_size().unwrap_or(usize::MAX / 2);
         if column.get_array_memory_size() <= 2 * used + ROOM {
-            return Arc::clone(column);
+            return column;
         }
         let mut copy = MutableArrayData::new(vec![&data], false, data.len());
         copy.extend(0, 0, data.len());
         make_array(copy.freeze())
     };
-    let columns = rows.columns().iter().map(trim).collect();
-    RecordBatch::try_new(rows.schema(), columns).unwrap_or(rows)
+    let (schema, columns, count) = rows.into_parts();
+    let columns: Vec<ArrayRef> = columns.into_iter().map(trim).collect();
+    let options = RecordBatchOptions::new().with_row_count(Some(count));
+    RecordBatch::try_new_with_options(schema, columns, &options)
 }
 
 /// What is kept under a key.
@@ -440,7 +443,10 @@ impl Table for LanceTable {
         let plan = ranges::plan(&self.name, &self.starts, ranges)?;
         let reads: Vec<_> = plan.parts.iter().map(|part| self.read_part(part, columns)).collect();
         let read: Vec<_> = futures::stream::iter(reads).buffered(FRAGMENTS_IN_FLIGHT).try_collect().await?;
-        Ok(trimmed(plan.assemble(&self.name, &schema, &read)?))
+        let rows = plan.assemble(&self.name, &schema, &read)?;
+        // What is shared cannot give room back.
+        drop(read);
+        trimmed(rows).map_err(|error| Error::new(Kind::Internal, format!("{}: rows that were read: {error}", self.name)))
     }
 
     async fn direct(&self, rows: &[u64], column: &str) -> Result<Option<Direct>> {

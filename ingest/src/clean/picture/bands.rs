@@ -7,7 +7,7 @@
 //! `records × bands / 2^band_bits` keys each. Deliberately absent: the comparison itself, which is `distance`.
 
 use forebay_schemas::pipeline::picture::NearPicture;
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use twox_hash::XxHash3_64;
 
 use super::perceptual::{HASH_BYTES, Hash};
 use crate::splitmix::SplitMix64;
@@ -40,7 +40,7 @@ impl Bands {
         self.masks.iter().enumerate().map(|(band, mask)| {
             let mut bits = *hash;
             bits.iter_mut().zip(mask).for_each(|(bits, mask)| *bits &= mask);
-            xxh3_64_with_seed(&bits, band as u64)
+            XxHash3_64::oneshot_with_seed(band as u64, &bits)
         })
     }
 }

@@ -3,7 +3,7 @@
 //! `gopher_enough_stop_words` says that there are *not* enough; it keeps the name that reports of datatrove have.
 
 use forebay_schemas::pipeline::quality::GopherQuality;
-use xxhash_rust::xxh3::xxh3_64;
+use twox_hash::XxHash3_64;
 
 use super::words::Word;
 use super::words::classes::CLASSES;
@@ -73,7 +73,7 @@ fn letters(words: &[Word], settings: &GopherQuality) -> Result<(), Rejection> {
 }
 
 fn stop_words(words: &[Word], settings: &GopherQuality) -> Result<(), Rejection> {
-    let hashes: Vec<u64> = settings.stop_words.iter().map(|word| xxh3_64(word.as_bytes())).collect();
+    let hashes: Vec<u64> = settings.stop_words.iter().map(|word| XxHash3_64::oneshot(word.as_bytes())).collect();
     let mut found = 0u64;
     for word in words {
         if u64::from(found.count_ones()) >= settings.min_stop_words {

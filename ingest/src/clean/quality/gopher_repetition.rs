@@ -5,7 +5,7 @@
 //! datatrove takes duplicate n-grams for the same if their letters are, whatever the words; here the words must be.
 
 use forebay_schemas::pipeline::quality::GopherRepetition;
-use xxhash_rust::xxh3::xxh3_64;
+use twox_hash::XxHash3_64;
 
 use super::counter::Counter;
 use super::words::Word;
@@ -38,7 +38,7 @@ pub(super) fn repeats<'t>(parts: impl Iterator<Item = &'t str>, text: &str, coun
     let (mut count, mut repeated, mut chars) = (0, 0, 0);
     for part in parts {
         count += 1;
-        if counter.repeats(xxh3_64(part.as_bytes())) {
+        if counter.repeats(XxHash3_64::oneshot(part.as_bytes())) {
             repeated += 1;
             chars += part.chars().count() as u64;
         }

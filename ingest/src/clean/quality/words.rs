@@ -4,7 +4,7 @@
 //! same here. In scripts without spaces that makes a word of what stands between punctuation, as it does there; rules that
 //! count words need other thresholds for them. Deliberately absent: a segmenter for each language.
 
-use xxhash_rust::xxh3::xxh3_64;
+use twox_hash::XxHash3_64;
 
 use self::classes::{ALPHA, BEFORE_STOP, CLASSES, Classes, DIGIT, LETTER, LOWER, PUNCTUATION, SPACE, STOP, SYMBOL, UPPER};
 use self::rules::{Cuts, RULES, Rules};
@@ -92,7 +92,7 @@ impl Segmenter {
     fn push_chunk(&mut self, text: &str, start: usize, chunk: &Scan, blank: u8, (classes, rules): (&Classes, &Rules)) {
         let plain = chunk.any & !LETTERS == 0 || chunk.any & !(DIGIT | BEFORE_STOP) == 0;
         if plain && rules.exception(text, start, chunk.end).is_none() {
-            self.words.push(word(start, chunk, blank, xxh3_64(&text.as_bytes()[start..chunk.end])));
+            self.words.push(word(start, chunk, blank, XxHash3_64::oneshot(&text.as_bytes()[start..chunk.end])));
             return;
         }
         rules.cut(&text[start..chunk.end], &mut self.cuts);

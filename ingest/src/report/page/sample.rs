@@ -6,7 +6,7 @@
 use std::collections::BinaryHeap;
 
 use forebay_schemas::id::Digest;
-use xxhash_rust::xxh3::xxh3_64;
+use twox_hash::XxHash3_64;
 
 use super::markup::clip;
 use super::rows::Record;
@@ -34,7 +34,7 @@ pub(super) struct Draw {
 
 impl Draw {
     pub(super) fn add(&mut self, record: &Record<'_>) {
-        let hash = xxh3_64(record.key.as_bytes());
+        let hash = XxHash3_64::oneshot(record.key.as_bytes());
         if self.least.len() >= DRAWN && self.least.peek().is_some_and(|largest| hash > largest.hash) {
             return;
         }

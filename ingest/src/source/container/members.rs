@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 
-use xxhash_rust::xxh3::xxh3_64;
+use twox_hash::XxHash3_64;
 
 use crate::clean::Rejection;
 use crate::source::fault;
@@ -22,7 +22,7 @@ impl Names {
         let place = format!("{container}#{}", name.replace('#', "%23"));
         let mut candidate = place.clone();
         let mut copy = 1;
-        while !self.0.insert(xxh3_64(candidate.as_bytes())) {
+        while !self.0.insert(XxHash3_64::oneshot(candidate.as_bytes())) {
             copy += 1;
             candidate = format!("{place}~{copy}");
         }

@@ -8,7 +8,7 @@
 use forebay_c10d::read;
 use forebay_schemas::Digest;
 use tch::Tensor;
-use xxhash_rust::xxh3::Xxh3;
+use twox_hash::XxHash3_128;
 
 use crate::error::{Error, Kind, Result, of_libtorch};
 
@@ -16,12 +16,12 @@ use crate::error::{Error, Kind, Result, of_libtorch};
 const WINDOW: usize = 1 << 18;
 
 pub(super) fn of_step(state: &[Tensor], step: u64, loss: f64, gradient_norm: f64, learning_rate: f64) -> Result<Digest> {
-    let mut hasher = Xxh3::new();
+    let mut hasher = XxHash3_128::new();
     for (tensor, start, length) in window(state, step) {
         let part = tensor.f_view([-1]).and_then(|flat| flat.f_narrow(0, start as i64, length as i64)).map_err(of_libtorch)?;
-        read(&part, |bytes| hasher.update(bytes)).map_err(|error| Error::with_source(Kind::Internal, "digest of the state", error))?;
+        read(&part, |bytes| hasher.write(bytes)).map_err(|error| Error::with_source(Kind::Internal, "digest of the state", error))?;
     }
-    let seen = hasher.digest128().to_le_bytes();
+    let seen = hasher.finish_128().to_le_bytes();
     let numbers = [step, loss.to_bits(), gradient_norm.to_bits(), learning_rate.to_bits()].map(u64::to_le_bytes);
     Ok(Digest::of_parts(numbers.iter().map(|bytes| &bytes[..]).chain([&seen[..]])))
 }

@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
 
-use xxhash_rust::xxh3::xxh3_64;
+use twox_hash::XxHash3_64;
 
 use super::classes::{ALPHA, BEFORE_STOP, CLASSES, DIGIT, ICON, INFIX, LOWER, PREFIX, QUOTE, SUFFIX, UPPER};
 use super::exceptions::exceptions;
@@ -237,7 +237,7 @@ impl Rules {
 impl Cuts {
     fn hash(&mut self, chunk: &str) {
         self.hashes.clear();
-        self.hashes.extend(self.pieces.iter().map(|(from, to)| xxh3_64(&chunk.as_bytes()[*from..*to])));
+        self.hashes.extend(self.pieces.iter().map(|(from, to)| XxHash3_64::oneshot(&chunk.as_bytes()[*from..*to])));
     }
 }
 
