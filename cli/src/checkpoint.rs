@@ -109,6 +109,9 @@ async fn show(run: &RunName, step: Option<u64>, json: bool) -> Result<()> {
         position.micro_batch_size,
         position.seed
     ))?;
+    if let Some(order) = m.order {
+        output::line(format!("  order      {order}"))?;
+    }
     m.loss.map_or(Ok(()), |loss| output::line(format!("  loss       {loss:.4} (training, last step)")))
 }
 

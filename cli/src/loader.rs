@@ -45,7 +45,7 @@ enum Action {
         /// Replicas among which the micro-batches are dealt; the rows do not depend on it
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65_536))]
         replicas: u32,
-        /// Prints {identity, sources: [{dataset, version, rows, fed, block_rows, window_blocks, share, epoch_ends}], micro_batches: [{step,
+        /// Prints {identity, order, sources: [{dataset, version, rows, fed, block_rows, window_blocks, share, epoch_ends}], micro_batches: [{step,
         /// index, replica, samples: [{source, epoch, row}], digest}]}
         #[arg(long)]
         json: bool,
@@ -208,7 +208,7 @@ fn plan(run: &mut Run, step: u64, steps: u64, replicas: u32, json: bool) -> Resu
                 json!({"step": step, "index": index, "replica": replica, "samples": samples, "digest": digest})
             })
             .collect();
-        return output::json(&json!({"identity": plan.identity(), "sources": sources, "micro_batches": listed}));
+        return output::json(&json!({"identity": plan.identity(), "order": plan.order(), "sources": sources, "micro_batches": listed}));
     }
     let head = ["source", "dataset", "version", "rows", "fed an epoch", "window", "share", "epoch ends"];
     output::table(&head, &sources.iter().enumerate().map(|(number, source)| source.cells(number)).collect::<Vec<_>>())?;

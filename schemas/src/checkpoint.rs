@@ -9,7 +9,7 @@ use crate::id::Digest;
 use crate::position::Position;
 
 /// Format version of [`CheckpointManifest`]; a reader refuses a larger one.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// One published checkpoint of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -33,6 +33,9 @@ pub struct CheckpointManifest {
     pub config_digest: Digest,
     /// The effective configuration of the run.
     pub config: serde_json::Value,
+    /// Names the order in which its samples were fed; none if it was written before orders were named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<Digest>,
     /// Samples consumed since step 0.
     pub samples: u64,
     /// Training loss of the last step.
@@ -64,11 +67,14 @@ pub struct DatasetVersionRef {
 mod tests {
     use super::*;
 
-    const GOLDEN: &str = include_str!("../golden/checkpoint-1.json");
+    const GOLDEN: [&str; 2] = [include_str!("../golden/checkpoint-1.json"), include_str!("../golden/checkpoint-2.json")];
 
     #[test]
-    fn the_first_format_is_still_read_and_written_byte_for_byte() {
-        let manifest: CheckpointManifest = serde_json::from_str(GOLDEN).expect("golden manifest");
-        assert_eq!(serde_json::to_string_pretty(&manifest).expect("json") + "\n", GOLDEN);
+    fn every_format_is_read_and_written_byte_for_byte() {
+        for (format, golden) in (1..).zip(GOLDEN) {
+            let manifest: CheckpointManifest = serde_json::from_str(golden).expect("golden manifest");
+            assert_eq!((manifest.format, manifest.order.is_some()), (format, format > 1));
+            assert_eq!(serde_json::to_string_pretty(&manifest).expect("json") + "\n", golden);
+        }
     }
 }

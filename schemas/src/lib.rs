@@ -9,6 +9,7 @@ pub mod checkpoint;
 pub mod dataset;
 pub mod id;
 pub mod ids;
+pub mod journal;
 pub mod pipeline;
 pub mod position;
 pub mod record;

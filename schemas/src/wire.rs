@@ -1,4 +1,4 @@
-//! Messages between a replica and the coordinator, as JSON over HTTP, and what the coordinator writes in its journal.
+//! Messages between a replica and the coordinator, as JSON over HTTP.
 //!
 //! Every request carries `Authorization: Bearer TOKEN`. A member is one stay of a replica in the group: a replica that
 //! was put out and comes back is another member, so a message of an earlier stay is recognised and refused.
@@ -13,7 +13,7 @@ use crate::run::Run;
 use crate::waits::Waits;
 
 /// Version of the protocol; both sides must speak the same.
-pub const PROTOCOL: u32 = 3;
+pub const PROTOCOL: u32 = 4;
 
 /// `GET /v1/run`: all that a replica needs to know to begin.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -55,6 +55,8 @@ pub struct Join {
     pub identity: Identity,
     /// Digest of the settings that it would train with.
     pub config_digest: Digest,
+    /// Names the order in which it would be fed: all replicas of a run, for good, have the same.
+    pub order: Digest,
 }
 
 /// Answer to [`Join`].
@@ -342,50 +344,6 @@ pub struct MemberStatus {
     pub silent_ms: u64,
 }
 
-/// One entry of a run's journal. Entry 0 is [`JournalEntry::Run`]; who misses an entry is fenced.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub enum JournalEntry {
-    /// The run began.
-    Run {
-        /// Format version of the journal, 1.
-        format: u32,
-        /// Settings.
-        run: Box<Run>,
-        /// Digest of those that decide the weights.
-        config_digest: Digest,
-        /// The dataset version, for good.
-        dataset: DatasetVersionRef,
-    },
-    /// A coordinator took over; generations below `generation` are history.
-    Coordinator {
-        /// The first generation that it may use.
-        generation: u64,
-        /// When, milliseconds since 1970 UTC.
-        unix_ms: u64,
-        /// Where replicas reach it: those that lost the coordinator before it look here. Empty in journals that
-        /// were written before it was kept.
-        #[serde(default)]
-        url: String,
-    },
-    /// A generation was formed.
-    Generation {
-        /// Which.
-        generation: u64,
-        /// Names of its members by rank.
-        members: Vec<String>,
-        /// The step of the state that it began with: what was applied after it in earlier generations is abandoned.
-        step: u64,
-    },
-    /// A checkpoint is about to be published.
-    Checkpoint {
-        /// Generation of the coordinator's group at that time.
-        generation: u64,
-        /// Step of the checkpoint.
-        step: u64,
-    },
-}
-
 #[cfg(test)]
 mod tests {
     use std::fmt::Debug;
@@ -417,9 +375,9 @@ mod tests {
     fn requests_are_written_byte_for_byte() {
         let zero = Digest::from_bytes([0; 32]);
         check(
-            &Join { protocol: 3, identity: identity(), config_digest: zero },
+            &Join { protocol: 4, identity: identity(), config_digest: zero, order: zero },
             &format!(
-                r#"{{"protocol":3,"identity":{{"name":"a","host":"h","pid":7,"device":"cpu","door":"h:1"}},"config_digest":"{ZERO}"}}"#
+                r#"{{"protocol":4,"identity":{{"name":"a","host":"h","pid":7,"device":"cpu","door":"h:1"}},"config_digest":"{ZERO}","order":"{ZERO}"}}"#
             ),
         );
         check(&Member { member: 3 }, r#"{"member":3}"#);
@@ -492,18 +450,5 @@ mod tests {
             &Status { run: "r".to_owned(), generation: 2, step: 9, steps: 10, checkpoint: None, loss: None, members: vec![member] },
             r#"{"run":"r","generation":2,"step":9,"steps":10,"checkpoint":null,"loss":null,"members":[{"member":3,"identity":{"name":"a","host":"h","pid":7,"device":"cpu","door":"h:1"},"rank":null,"silent_ms":1}]}"#,
         );
-    }
-
-    #[test]
-    fn journal_entries_are_written_byte_for_byte() {
-        check(
-            &JournalEntry::Coordinator { generation: 4, unix_ms: 5, url: "u".to_owned() },
-            r#"{"kind":"coordinator","generation":4,"unix_ms":5,"url":"u"}"#,
-        );
-        check(
-            &JournalEntry::Generation { generation: 4, members: vec!["a".to_owned()], step: 9 },
-            r#"{"kind":"generation","generation":4,"members":["a"],"step":9}"#,
-        );
-        check(&JournalEntry::Checkpoint { generation: 4, step: 9 }, r#"{"kind":"checkpoint","generation":4,"step":9}"#);
     }
 }

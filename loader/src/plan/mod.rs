@@ -53,6 +53,7 @@ pub struct Plan {
 #[derive(Debug)]
 struct Inner {
     identity: Digest,
+    order: Digest,
     seed: u64,
     micro_batches: u32,
     micro_batch_size: u32,
@@ -127,9 +128,14 @@ impl Plan {
         }
         let schedules: Vec<Schedule> = sources.iter().map(|source| source.weight.clone()).collect();
         let mixture = Mixture::new(&schedules, u64::from(micro_batches) * u64::from(micro_batch_size))?;
-        let orders: Result<Vec<_>> = sources.iter().map(|source| Ok((source.order(seed)?, source.selection.clone()))).collect();
+        let keys: Vec<Digest> = sources.iter().map(|source| source.key(seed)).collect();
+        let orders: Result<Vec<_>> =
+            sources.iter().zip(&keys).map(|(source, key)| Ok((source.order(key)?, source.selection.clone()))).collect();
         let identity = identity(sources, text);
-        Ok(Self { inner: Arc::new(Inner { identity, seed, micro_batches, micro_batch_size, sources: orders?, mixture }) })
+        let numbers = [micro_batches, micro_batch_size].map(u32::to_le_bytes);
+        let parts = [b"forebay plan 1", &identity.as_bytes()[..], numbers.as_flattened()];
+        let order = Digest::of_parts(parts.into_iter().chain(keys.iter().map(|key| &key.as_bytes()[..])));
+        Ok(Self { inner: Arc::new(Inner { identity, order, seed, micro_batches, micro_batch_size, sources: orders?, mixture }) })
     }
 
     /// The samples of micro-batch `micro_batch` of step `step`. An index of K or more runs on into the next steps.
@@ -161,6 +167,11 @@ impl Plan {
     /// their filters left, and the weights; and of what is made of text where its rows do not say it.
     pub fn identity(&self) -> Digest {
         self.inner.identity
+    }
+
+    /// Names the plan: two with the same name feed the same samples in the same micro-batches of the same steps.
+    pub fn order(&self) -> Digest {
+        self.inner.order
     }
 
     /// Number of sources.
@@ -287,14 +298,21 @@ impl Source {
         Self { identity, rows, selection: None, shuffle, weight: vec![(0, 1.0)] }
     }
 
-    /// A source's order depends on itself and the seed alone, so that another one beside it does not move it.
-    fn order(&self, seed: u64) -> Result<Order> {
-        let rows = self.selection.as_ref().map_or(self.rows, |selection| selection.len());
-        let numbers = [seed, rows, self.shuffle.block_rows, self.shuffle.window_blocks].map(u64::to_le_bytes);
+    /// Rows that are fed in an epoch.
+    fn fed(&self) -> u64 {
+        self.selection.as_ref().map_or(self.rows, |selection| selection.len())
+    }
+
+    /// Names the source's order. It depends on itself and the seed alone, so that another one beside it does not move it.
+    fn key(&self, seed: u64) -> Digest {
+        let numbers = [seed, self.fed(), self.shuffle.block_rows, self.shuffle.window_blocks].map(u64::to_le_bytes);
         let selection = self.selection.as_ref().map(|selection| selection.digest());
         let selected = selection.as_ref().map_or(&[][..], |digest| digest.as_bytes());
-        let key = Digest::of_parts([ORDER, self.identity.as_bytes(), numbers.as_flattened(), selected]).as_u64();
-        Order::new(key, rows, self.shuffle)
+        Digest::of_parts([ORDER, self.identity.as_bytes(), numbers.as_flattened(), selected])
+    }
+
+    fn order(&self, key: &Digest) -> Result<Order> {
+        Order::new(key.as_u64(), self.fed(), self.shuffle)
     }
 }
 

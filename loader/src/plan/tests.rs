@@ -173,6 +173,23 @@ fn the_identity_says_what_is_read() {
 }
 
 #[test]
+fn all_that_moves_a_row_names_another_order() {
+    let (one, other) = (source("a", 500, SMALL), source("b", 50, SMALL));
+    let (mut filtered, mut heavier) = (one.clone(), one.clone());
+    filtered.selection = Some(Arc::new(selection(500, 2)));
+    heavier.weight = vec![(0, 2.0)];
+    let alone = |source: &Source, seed, k, b| Plan::new(std::slice::from_ref(source), seed, k, b).expect("plan");
+    let mut plans = vec![alone(&one, 1, 2, 4), alone(&one, 2, 2, 4), alone(&one, 1, 4, 2), alone(&one, 1, 2, 5), alone(&filtered, 1, 2, 4)];
+    plans.push(alone(&source("a", 500, Shuffle { block_rows: 8, ..SMALL }), 1, 2, 4));
+    plans.push(alone(&source("a", 500, Shuffle { window_blocks: 9, ..SMALL }), 1, 2, 4));
+    plans.push(Plan::of_text(std::slice::from_ref(&one), 1, 2, 4, Some(Digest::of(b"spans"))).expect("plan"));
+    plans.extend([[one.clone(), other.clone()], [heavier, other]].map(|sources| Plan::new(&sources, 1, 2, 4).expect("plan")));
+    let orders: HashSet<Digest> = plans.iter().map(Plan::order).collect();
+    assert_eq!(orders.len(), plans.len());
+    assert_eq!(alone(&one, 1, 2, 4).order(), plans[0].order());
+}
+
+#[test]
 fn an_epoch_ends_with_its_last_row() {
     let mut sources = vec![source("a", 100, SMALL), source("b", 30, SMALL)];
     sources[1].weight = vec![(0, 0.25)];

@@ -38,6 +38,7 @@ pub struct Session {
     transport: Transport,
     info: RunInfo,
     identity: Identity,
+    order: Digest,
     stay: Arc<Stay>,
     lease: Duration,
     signs: Vec<JoinHandle<()>>,
@@ -74,9 +75,9 @@ struct State {
 type OnOver = Box<dyn FnOnce(&str) + Send>;
 
 impl Session {
-    /// Asks the coordinator at `url` for its run and joins it. Waits a bounded time for a coordinator that is not there.
-    /// The door of `identity` is opened here, at its host.
-    pub fn join(url: &str, token: &str, identity: Identity) -> Result<Self> {
+    /// Asks the coordinator at `url` for its run, which is not joined yet. Waits a bounded time for a coordinator that is not
+    /// there. The door of `identity` is opened here, at its host.
+    pub fn meet(url: &str, token: &str, identity: Identity) -> Result<Self> {
         let transport = Transport::new(url, token)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("membership").enable_all().build();
         let runtime = runtime.map_err(|error| Error::with_source(Kind::Internal, "the thread of the membership cannot start", error))?;
@@ -93,10 +94,15 @@ impl Session {
         let steps = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let steps = steps.map_err(|error| Error::with_source(Kind::Internal, "what reports steps cannot start", error))?;
         let steps = Some(Steps { transport: transport.apart()?, runtime: steps });
-        let (stay, lease, signs) = (Arc::default(), Duration::ZERO, Vec::new());
-        let mut session = Self { transport, info, identity, stay, lease, signs, runtime: Some(runtime), steps };
-        session.rejoin()?;
-        Ok(session)
+        let (order, stay, lease, signs) = (Digest::of(&[]), Arc::default(), Duration::ZERO, Vec::new());
+        Ok(Self { transport, info, identity, order, stay, lease, signs, runtime: Some(runtime), steps })
+    }
+
+    /// Joins the run with what feeds the replica in an order of this name, before anything else is asked. `Invalid` if the others
+    /// are fed in another one.
+    pub fn join(&mut self, order: Digest) -> Result<()> {
+        self.order = order;
+        self.rejoin()
     }
 
     /// Looks in the run's journal for a coordinator that was started elsewhere, when this one cannot be reached.
@@ -108,7 +114,8 @@ impl Session {
     /// still counts.
     pub fn rejoin(&mut self) -> Result<()> {
         self.signs.drain(..).for_each(|sign| sign.abort());
-        let request = Join { protocol: PROTOCOL, identity: self.identity.clone(), config_digest: self.info.run.digest() };
+        let (identity, config_digest) = (self.identity.clone(), self.info.run.digest());
+        let request = Join { protocol: PROTOCOL, identity, config_digest, order: self.order };
         let joined: Joined = self.ask("v1/join", request)?;
         self.lease = Duration::from_millis(joined.lease_ms);
         self.stay = Arc::new(Stay { member: joined.member, ..Stay::default() });

@@ -8,7 +8,9 @@
 
 use std::collections::BTreeMap;
 
-use forebay_schemas::wire::{Assignment, Finish, Identity, JournalEntry, Mark, Next, Verdict};
+use forebay_schemas::Digest;
+use forebay_schemas::journal::JournalEntry;
+use forebay_schemas::wire::{Assignment, Finish, Identity, Mark, Next, Verdict};
 
 pub use self::deal::deal;
 pub use self::events::{Cause, Commit, Decision, Event};
@@ -62,6 +64,8 @@ pub struct History {
     pub world: Option<usize>,
     /// The newest published checkpoint.
     pub checkpoint: Option<Mark>,
+    /// In which order the run is fed, once a replica has said it.
+    pub order: Option<Digest>,
 }
 
 impl History {
@@ -69,6 +73,10 @@ impl History {
     pub fn take(&mut self, entry: &JournalEntry) {
         let used = match entry {
             JournalEntry::Run { .. } => 0,
+            JournalEntry::Order { order } => {
+                self.order = Some(*order);
+                0
+            }
             JournalEntry::Coordinator { generation, .. } | JournalEntry::Checkpoint { generation, .. } => *generation,
             JournalEntry::Generation { generation, members, step } => {
                 self.line.begin(*generation, *step);
@@ -167,7 +175,7 @@ pub struct Group {
 impl Group {
     /// A group that goes on where `history` ends; where nobody is there, it waits for as many members as were there before.
     pub fn new(settings: Settings, history: History) -> Self {
-        let History { generation, line, world, checkpoint } = history;
+        let History { generation, line, world, checkpoint, order: _ } = history;
         let settings = Settings { expected: world.unwrap_or(settings.expected), ..settings };
         let done = checkpoint.is_some_and(|state| state.step >= settings.steps);
         Self {

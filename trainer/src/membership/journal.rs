@@ -10,14 +10,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use forebay_schemas::checkpoint::DatasetVersionRef;
+use forebay_schemas::journal::{FORMAT, JournalEntry};
 use forebay_schemas::run::Run;
-use forebay_schemas::wire::JournalEntry;
 use forebay_store::{Checkpoints, Journal, Outcome};
 
 use super::group::History;
 use crate::error::{Error, Kind, Result};
-
-const FORMAT: u32 = 1;
 
 /// A journal that this coordinator may append to.
 #[derive(Debug)]

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use forebay_schemas::checkpoint::CheckpointManifest;
+use forebay_schemas::journal::JournalEntry;
 use forebay_schemas::run::Run;
-use forebay_schemas::wire::{JournalEntry, Mark, Presence};
+use forebay_schemas::wire::{Mark, Presence};
 use forebay_store::{Checkpoints, Outcome};
 use tokio::sync::{mpsc, oneshot};
 

@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use forebay_schemas::Digest;
 use forebay_schemas::checkpoint::CheckpointManifest;
+use forebay_schemas::journal::JournalEntry;
 use forebay_schemas::run::Run;
 use forebay_schemas::wire::{
-    Fail, Finish, Identity, Join, Joined, JournalEntry, Mark, MemberStatus, Next, PROTOCOL, Presence, Published, Ready, Status, Verdict,
+    Fail, Finish, Identity, Join, Joined, Mark, MemberStatus, Next, PROTOCOL, Presence, Published, Ready, Status, Verdict,
 };
 use serde::Serialize;
 
@@ -88,6 +89,8 @@ struct Waiting<T> {
 pub(crate) struct Service<T> {
     run: Run,
     dataset_identity: Digest,
+    /// In which order the run is fed; none before the first replica has said it.
+    order: Option<Digest>,
     group: Group,
     waiting: HashMap<u64, Waiting<T>>,
     connections: u64,
@@ -107,8 +110,9 @@ impl<T> Service<T> {
             gather_ms: run.elastic.gather.0,
             lease_ms: run.elastic.lease.0,
         };
+        let order = history.order;
         let group = Group::new(settings, history);
-        Self { run, dataset_identity, group, waiting: HashMap::new(), connections: 0, loss: None, stepped: Duration::ZERO }
+        Self { run, dataset_identity, order, group, waiting: HashMap::new(), connections: 0, loss: None, stepped: Duration::ZERO }
     }
 
     /// The membership.
@@ -197,13 +201,21 @@ impl<T> Service<T> {
     }
 
     fn join(&mut self, now: Duration, ticket: T, join: Join) -> Vec<Effect<T>> {
-        let Join { protocol, identity, config_digest } = join;
+        let Join { protocol, identity, config_digest, order } = join;
         let name = &identity.name;
         let refused = if protocol != PROTOCOL {
             Some(format!("replica `{name}` speaks protocol {protocol}, expected {PROTOCOL}"))
         } else if config_digest != self.run.digest() {
             let (found, expected) = (config_digest.short(), self.run.digest().short());
             Some(format!("replica `{name}` has settings of digest {found}, expected {expected} of run `{}`", self.run.name))
+        } else if let Some(expected) = self.order.filter(|expected| *expected != order) {
+            Some(format!(
+                "replica `{name}` would be fed in order {}, expected {}, in which run `{}` began: \
+                 another version of the program may shuffle in another way",
+                order.short(),
+                expected.short(),
+                self.run.name
+            ))
         } else {
             self.other_device(now, &identity)
         };
@@ -213,7 +225,9 @@ impl<T> Service<T> {
         let joined = What::ReplicaJoined { replica: identity.name.clone(), host: identity.host.clone(), pid: identity.pid };
         let member = self.group.join(milliseconds(now), identity);
         let answer = Response::Joined(Joined { member, lease_ms: self.run.elastic.lease.0 });
-        vec![Effect::Tell(joined), Effect::Answer(ticket, Ok(answer))]
+        // For good, before anything is computed in it.
+        let first = self.order.replace(order).is_none().then_some(Effect::Append(JournalEntry::Order { order }));
+        first.into_iter().chain([Effect::Tell(joined), Effect::Answer(ticket, Ok(answer))]).collect()
     }
 
     /// Why a replica cannot compute beside the present ones: another kind of device rounds in another way, so its state would
@@ -269,6 +283,10 @@ impl<T> Service<T> {
         }
         if manifest.dataset.identity != self.dataset_identity {
             return wrong("dataset identity", manifest.dataset.identity.short(), self.dataset_identity.short());
+        }
+        if manifest.order != self.order {
+            let shown = |order: Option<Digest>| order.map_or_else(|| "none".to_owned(), |order| order.short());
+            return wrong("order", shown(manifest.order), shown(self.order));
         }
         let state = Mark { step, generation: manifest.generation };
         if !self.group.is_of_the_run(state) {

@@ -72,6 +72,15 @@ impl Seen {
     }
 }
 
+fn order() -> Digest {
+    Digest::of(b"order")
+}
+
+fn join(url: &str, identity: Identity, order: Digest) -> Result<Session> {
+    let mut session = Session::meet(url, TOKEN, identity)?;
+    session.join(order).map(|()| session)
+}
+
 struct Rig {
     run: Run,
     checkpoints: Checkpoints,
@@ -111,7 +120,7 @@ impl Rig {
         let runtime = tokio::runtime::Handle::current();
         let (seen, awaited) = (self.seen.clone(), self.awaited);
         std::thread::spawn(move || {
-            let session = Session::join(&url, TOKEN, identity(&name))?;
+            let session = join(&url, identity(&name), order())?;
             session.follow(checkpoints.clone());
             Replica { session, checkpoints, runtime, name, dies_at, progress: Progress::default(), seen, awaited }.train()
         })
@@ -141,6 +150,7 @@ async fn manifest(run: &Run, checkpoints: &Checkpoints, step: u64, generation: u
         dataset: dataset(),
         config_digest: run.digest(),
         config: serde_json::Value::Null,
+        order: Some(order()),
         samples: step * run.global_batch(),
         loss: Some(1.0),
         weights_sha256: format!("weights {step}"),
@@ -301,7 +311,7 @@ struct Frozen {
 impl Frozen {
     async fn join(coordinator: &Coordinator, rig: &Rig) -> Self {
         let transport = Transport::new(&coordinator.url(), TOKEN).unwrap();
-        let join = Join { protocol: PROTOCOL, identity: identity("frozen"), config_digest: rig.run.digest() };
+        let join = Join { protocol: PROTOCOL, identity: identity("frozen"), config_digest: rig.run.digest(), order: order() };
         let joined: Joined = transport.ask("v1/join", &join).await.unwrap();
         let presence = transport.presence(joined.member).await.unwrap();
         let next = transport
@@ -341,7 +351,7 @@ async fn a_silent_replica_is_out_after_its_lease_and_can_write_nothing() {
     let stale = Publish { member: *member, manifest: rig.manifest(1, *generation, "frozen").await };
     assert_eq!(transport.ask::<Published>("v1/checkpoint", &stale).await.unwrap_err().kind(), Kind::Fenced);
     // As another member it would be let in; that is what the replica waits for.
-    let join = Join { protocol: PROTOCOL, identity: identity("frozen"), config_digest: rig.run.digest() };
+    let join = Join { protocol: PROTOCOL, identity: identity("frozen"), config_digest: rig.run.digest(), order: order() };
     assert_ne!(transport.ask::<Joined>("v1/join", &join).await.unwrap().member, *member);
     let summary = summary.await.unwrap();
     ended(alive).await.unwrap();
@@ -401,13 +411,31 @@ async fn wrong_tokens_names_and_addresses_are_refused_with_their_names() {
             assert_eq!(answer.status(), 401, "{path}");
         }
     }
-    let joined = std::thread::spawn(move || Session::join(&url, "another token", identity("a")).map(drop));
+    let joined = std::thread::spawn(move || Session::meet(&url, "another token", identity("a")).map(drop));
     let error = ended(joined).await.unwrap_err();
     assert!(error.to_string().contains("token") && error.kind() == Kind::Invalid, "{error}");
     rig.run.seed = 9;
     let error = rig.coordinator(1).await.unwrap_err();
     assert!(error.to_string().starts_with("run `refused` exists with other settings"), "{error}");
     assert_eq!(error.kind(), Kind::Invalid);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_would_be_fed_in_another_order_is_refused_for_good() {
+    let rig = Rig::new("order").await;
+    let joined = |coordinator: &Coordinator, order| {
+        let url = coordinator.url();
+        std::thread::spawn(move || join(&url, identity("a"), order)?.leave())
+    };
+    let first = rig.coordinator(3).await.unwrap();
+    ended(joined(&first, order())).await.unwrap();
+    let second = rig.coordinator(3).await.unwrap();
+    for coordinator in [&first, &second] {
+        let error = ended(joined(coordinator, Digest::of(b"another"))).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Invalid);
+        assert!(error.to_string().contains(&format!("expected {}, in which run `order` began", order().short())), "{error}");
+    }
+    ended(joined(&second, order())).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -418,7 +446,7 @@ async fn a_replica_on_another_kind_of_device_is_refused() {
     let on = |name: &str, device: &str| Identity { device: device.to_owned(), ..identity(name) };
     let members = [on("a", "cuda:0"), on("b", "cuda:1"), on("c", "cpu")];
     let joined = std::thread::spawn(move || {
-        let [a, b, c] = members.map(|identity| Session::join(&url, TOKEN, identity));
+        let [a, b, c] = members.map(|identity| join(&url, identity, order()));
         let error = c.map(drop).unwrap_err();
         assert_eq!(error.kind(), Kind::Invalid);
         a?.leave()?;
@@ -436,7 +464,7 @@ async fn an_abort_is_called_when_the_generation_ends() {
     let url = coordinator.url();
     let (sender, told) = std::sync::mpsc::channel();
     let waiting = std::thread::spawn(move || {
-        let session = Session::join(&url, TOKEN, identity("a"))?;
+        let session = join(&url, identity("a"), order())?;
         let place = session.assignment(&Progress::default())?.unwrap();
         let also = sender.clone();
         session.on_generation_end(place.generation, move |reason| also.send(reason.to_owned()).unwrap());

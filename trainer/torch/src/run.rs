@@ -82,7 +82,7 @@ pub fn replica(options: ReplicaOptions) -> Result<ReplicaSummary> {
     let device = device::choose(options.device, options.place)?;
     let identity =
         Identity { name: options.name.clone(), host: options.host.clone(), pid, device: device::name(device), door: String::new() };
-    let session = Session::join(&options.coordinator, &options.token, identity)?;
+    let session = Session::meet(&options.coordinator, &options.token, identity)?;
     let mut replica = Replica::open(session, options, device)?;
     while let Some(assignment) = replica.assignment()? {
         replica.summary.generations += 1;
@@ -141,7 +141,7 @@ struct Before {
 }
 
 impl Replica {
-    fn open(session: Session, options: ReplicaOptions, device: Device) -> Result<Self> {
+    fn open(mut session: Session, options: ReplicaOptions, device: Device) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("storage").enable_all().build();
         let runtime = runtime.map_err(|error| Error::with_source(Kind::Internal, "the threads for storage cannot start", error))?;
         let info = session.run().clone();
@@ -166,6 +166,8 @@ impl Replica {
             Ok::<_, Error>((source, loader, checkpoints))
         })?;
         session.follow(checkpoints.clone());
+        let order = loader.plan().order();
+        session.join(order)?;
         let engine = Engine::new(&info.run, &source.task, device)?;
         let session = Arc::new(RwLock::new(session));
         let writer = writer::Writer::new(writer::Target {
@@ -173,6 +175,7 @@ impl Replica {
             checkpoints: checkpoints.clone(),
             session: Arc::clone(&session),
             info: info.clone(),
+            order,
             writer: options.name.clone(),
         });
         let summary = ReplicaSummary { step: 0, computed: 0, generations: 0 };

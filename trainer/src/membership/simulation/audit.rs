@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use forebay_schemas::wire::{JournalEntry, Mark};
+use forebay_schemas::journal::JournalEntry;
+use forebay_schemas::wire::Mark;
 
 use super::group::Line;
 use super::replica::{Contribution, Weights};
@@ -57,6 +58,7 @@ impl Audit {
     pub(super) fn written(&mut self, entry: &JournalEntry) {
         let generation = match entry {
             JournalEntry::Run { .. } => 0,
+            JournalEntry::Order { .. } => self.last_generation,
             JournalEntry::Coordinator { generation, .. } | JournalEntry::Checkpoint { generation, .. } => *generation,
             JournalEntry::Generation { generation, .. } => *generation,
         };

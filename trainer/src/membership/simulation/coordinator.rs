@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use forebay_schemas::Digest;
 use forebay_schemas::checkpoint::CheckpointManifest;
-use forebay_schemas::wire::{JournalEntry, Mark, Presence};
+use forebay_schemas::journal::JournalEntry;
+use forebay_schemas::wire::{Mark, Presence};
 
 use super::world::{Happening, Node, Question, World};
 use crate::membership::group::History;

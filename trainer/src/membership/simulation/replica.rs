@@ -154,7 +154,7 @@ impl World {
         replica.doubted.clear();
         let name = door(&(number, replica.incarnation));
         let identity = Identity { door: name.clone(), name, host: String::new(), pid: 0, device: String::new() };
-        let join = Join { protocol: PROTOCOL, identity, config_digest: self.run.digest() };
+        let join = Join { protocol: PROTOCOL, identity, config_digest: self.run.digest(), order: Digest::of(b"") };
         self.ask(number, Purpose::Join, Request::Join(join));
     }
 

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BinaryHeap, HashMap};
 
 use forebay_schemas::checkpoint::{CheckpointManifest, DatasetVersionRef};
 use forebay_schemas::dataset::ObjectRef;
+use forebay_schemas::journal::JournalEntry;
 use forebay_schemas::run::Run;
-use forebay_schemas::wire::{JournalEntry, Presence};
+use forebay_schemas::wire::Presence;
 use forebay_schemas::{Digest, Position};
 
 use super::audit::{Audit, Tally};
@@ -292,6 +293,7 @@ impl World {
             dataset: DatasetVersionRef { url: String::new(), version: 1, identity: zero, mixed: Vec::new() },
             config_digest: self.run.digest(),
             config: serde_json::Value::Null,
+            order: Some(zero),
             samples: 0,
             loss: None,
             weights_sha256: weights.bits.to_string(),

@@ -7,9 +7,9 @@ use std::sync::{Arc, RwLock};
 use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use forebay_schemas::Position;
 use forebay_schemas::checkpoint::{CheckpointManifest, FORMAT};
 use forebay_schemas::wire::{Mark, RunInfo};
+use forebay_schemas::{Digest, Position};
 use forebay_store::Checkpoints;
 use tokio::runtime::Handle;
 
@@ -30,6 +30,8 @@ pub(crate) struct Target {
     /// Shared with the training thread, which takes it for itself only between two generations.
     pub(crate) session: Arc<RwLock<Session>>,
     pub(crate) info: RunInfo,
+    /// In which the replica is fed.
+    pub(crate) order: Digest,
     /// Name of the replica, part of the names of its objects.
     pub(crate) writer: String,
 }
@@ -94,6 +96,7 @@ impl Target {
             dataset: self.info.dataset.clone(),
             config_digest: self.info.config_digest,
             config: serde_json::to_value(run).map_err(|error| Error::with_source(Kind::Internal, "settings of the run", error))?,
+            order: Some(self.order),
             samples: state.step * run.global_batch(),
             loss,
             weights_sha256: encoded.weights_sha256,
