@@ -51,7 +51,7 @@ impl Loader {
     /// them, or the folder of the cache cannot be used.
     pub async fn open(sources: &[Sourced<'_>], split: &str, ordering: &Ordering, transform: Transform, loading: &Loading) -> Result<Self> {
         let meter = Arc::new(Meter::default());
-        let Resolved { plan, tables } = watched(sources, split, ordering, &meter).await?;
+        let Resolved { plan, tables, row_bytes } = watched(sources, split, ordering, &meter).await?;
         let mut recipe = None;
         for (source, table) in sources.iter().zip(&tables) {
             let end = source.manifest.tokenizer.as_ref().map(|tokenizer| tokenizer.end_of_document);
@@ -65,6 +65,7 @@ impl Loader {
             }
         }
         let recipe = recipe.ok_or_else(|| Error::Invalid("found no dataset to read, expected at least 1".to_owned()))?;
+        let recipe = recipe.expecting(row_bytes);
         let machine: Arc<dyn Machine> = Arc::new(Real::new());
         let cache = match &loading.cache.folder {
             None => None,

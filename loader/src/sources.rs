@@ -65,6 +65,8 @@ pub struct Resolved {
     /// The order.
     pub plan: Plan,
     pub(crate) tables: Vec<Arc<dyn Table>>,
+    /// About what a row takes, of the source with the largest.
+    pub(crate) row_bytes: u64,
 }
 
 /// Opens `split` of every source, runs the filters, and makes the plan.
@@ -76,7 +78,7 @@ pub async fn resolve(sources: &[Sourced<'_>], split: &str, ordering: &Ordering) 
 
 /// The same, where the meter is told of reads.
 pub(crate) async fn watched(sources: &[Sourced<'_>], split: &str, ordering: &Ordering, meter: &Arc<Meter>) -> Result<Resolved> {
-    let (mut planned, mut tables) = (Vec::new(), Vec::new());
+    let (mut planned, mut tables, mut most) = (Vec::new(), Vec::new(), 1);
     for (number, source) in sources.iter().enumerate() {
         if let Some(first) = sources.first().filter(|_| number > 0) {
             check_alike(first.manifest, source.manifest, number)?;
@@ -86,17 +88,19 @@ pub(crate) async fn watched(sources: &[Sourced<'_>], split: &str, ordering: &Ord
             None => None,
             Some(filter) => Some(Arc::new(selection(source.dataset, open.as_ref(), filter, split, source.manifest).await?)),
         };
+        let row_bytes = row_bytes(source.manifest, &open.schema());
+        most = most.max(row_bytes);
         planned.push(Source {
             identity: source.manifest.identity(),
             rows: table.rows,
             selection,
-            shuffle: shuffle(&ordering.shuffle, source.manifest, &open.schema()),
+            shuffle: shuffle(&ordering.shuffle, row_bytes),
             weight: source.weight.clone(),
         });
         tables.push(open);
     }
     let plan = Plan::of_text(&planned, ordering.seed, ordering.micro_batches, ordering.micro_batch_size, ordering.text)?;
-    Ok(Resolved { plan, tables })
+    Ok(Resolved { plan, tables, row_bytes: most })
 }
 
 async fn table<'a>(source: &Sourced<'a>, split: &str, meter: &Arc<Meter>) -> Result<(&'a TableRef, Arc<dyn Table>)> {
@@ -182,9 +186,9 @@ fn check_alike(first: &DatasetManifest, other: &DatasetManifest, number: usize) 
 }
 
 /// Blocks of a half of [`BLOCK_BYTES`] to all of it where the settings leave it open: a function of the version alone.
-fn shuffle(settings: &run::Shuffle, manifest: &DatasetManifest, schema: &SchemaRef) -> Shuffle {
+fn shuffle(settings: &run::Shuffle, row_bytes: u64) -> Shuffle {
     let block_rows = match settings.block_rows {
-        0 => (BLOCK_BYTES / row_bytes(manifest, schema)).clamp(1, 1024),
+        0 => (BLOCK_BYTES / row_bytes).clamp(1, 1024),
         rows => rows,
     };
     // Rounded down to a power of two.

@@ -81,7 +81,7 @@ def bare(bench):
         reports = bench.rounds(bench.photos(), PHOTOS, "--steps", "60", settings=[f"batch.pixels={pixels}"])
         print(f"photos as {pixels}: {median(reports, lambda r: r['samples'] / r['cpu_seconds']):,.0f} a CPU-second")
     for verify in ("true", "false"):
-        reports = bench.rounds(bench.tokens(), TOKENS, "--steps", "60000", "--bare", settings=[f"loader.verify={verify}"])
+        reports = bench.rounds(bench.tokens(), TOKENS, "--steps", "240000", "--bare", settings=[f"loader.verify={verify}"])
         rate = lambda r: r["megabytes"] / r["cpu_seconds"] / 1e3
         copy = memcpy(bench.options.rounds)
         print(f"tokens, verify = {verify}: {median(reports, lambda r: 1024 * r['samples'] / r['cpu_seconds'] / 1e6):,.0f} M a CPU-second, "

@@ -27,6 +27,7 @@ pub(crate) struct Recipe {
     split: String,
     pub(super) seed: u64,
     kind: Kind,
+    stored_bytes: u64,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -119,7 +120,12 @@ impl Recipe {
             (Transform::Tokens { .. } | Transform::Documents { .. }, found) => return Err(unfit(found, "Text for token batches")),
             (Transform::Images { .. }, found) => return Err(unfit(found, "Images for image batches")),
         };
-        Ok(Self { split: split.to_owned(), seed, kind })
+        Ok(Self { split: split.to_owned(), seed, kind, stored_bytes: 16 << 10 })
+    }
+
+    /// The same where a stored row is expected to have about so many bytes.
+    pub(crate) fn expecting(self, stored_bytes: u64) -> Self {
+        Self { stored_bytes, ..self }
     }
 
     /// The same without augmentation.
@@ -159,12 +165,11 @@ impl Recipe {
         }
     }
 
-    /// The bytes of a stored row, guessed for images and documents until some were read.
+    /// The bytes of a row, for images and documents those expected until some were read.
     pub(crate) fn row_bytes(&self) -> u64 {
         match &self.kind {
-            Kind::Tokens(text) if text.tokenizer.is_some() => 4 << 10,
-            Kind::Tokens(text) => 4 * text.width as u64 + 12,
-            Kind::Images { .. } => 16 << 10,
+            Kind::Tokens(text) if text.tokenizer.is_none() => 4 * text.width as u64 + 12,
+            Kind::Tokens(_) | Kind::Images { .. } => self.stored_bytes,
         }
     }
 
