@@ -45,8 +45,8 @@ enum Action {
         /// Replicas among which the micro-batches are dealt; the rows do not depend on it
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65_536))]
         replicas: u32,
-        /// Prints {identity, order, sources: [{dataset, version, rows, fed, block_rows, window_blocks, share, epoch_ends}], micro_batches: [{step,
-        /// index, replica, samples: [{source, epoch, row}], digest}]}
+        /// Prints {identity, order, sources: [{dataset, version, rows, fed, block_rows, window_blocks, share, epoch_ends}], micro_batches:
+        /// [{step, index, replica, samples: [{source, epoch, row}], digest}]}
         #[arg(long)]
         json: bool,
     },

@@ -204,17 +204,15 @@ def remote(bench, proxy_arguments):
 
 
 def link(bench):
-    """L5: bytes of pictures a second over the link's rate, at several delays; each row counts as a file of the mean size."""
+    """L5: bytes of answers a second over the link's rate, at several delays; hardly more of them than pictures have (`storage`)."""
     rate = 3.125e6
-    files = [os.path.getsize(file) for file in glob.glob(f"{bench.options.lake}/flower_photos_val/**/*.jpg", recursive=True)]
-    size = sum(files) / len(files)
     for delay in (0, 20, 100):
         dataset, env, proxy = remote(bench, ["--rate", str(rate), "--delay", str(delay / 1000)])
         try:
             reports = bench.rounds(dataset, PHOTOS, "--steps", "60", cpus=ALL, env=env, settings=["loader.hedge=0"])
         finally:
             proxy.kill()
-        share = lambda r: size * r["work"]["read_rows"] / r["seconds"] / rate
+        share = lambda r: r["traffic"]["bytes"] / r["seconds"] / rate
         print(f"photos, 25 Mbit/s, {delay} ms: payload over the link's rate {spread(reports, share)}")
         print(stalls(reports[0]))
 
