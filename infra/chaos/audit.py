@@ -2,7 +2,8 @@
 
 A committed step is *lost* if a later generation begins before it although it was committed: its samples are trained once more.
 That is inherent only where everybody who had the state was gone at once. The last commit of a coordinator that is killed may be
-unknown to all: it is then committed again by the next one from the same gradients, and counts as *repeated*, not as lost.
+unknown to all: it is then committed again by the next one from the same gradients, and counts as *repeated*, not as lost. Or the
+replicas heard of it and the events did not, since answers go first: it is *untold* where the next coordinator begins after it.
 """
 import statistics
 
@@ -35,10 +36,14 @@ def audit(files, reference, steps):
     generations = [event["generation"] for file in files for event in file if event["kind"] == "generation_formed"]
     if len(generations) != len(set(generations)):
         disorder.append("a generation was formed twice")
+    formed = [[event["step"] for event in file if event["kind"] == "generation_formed"] for file in files]
+    missing = set(range(steps)) - set(done)
+    untold = missing & {begun[0] - 1 for begun in formed if begun}
     return {
         "steps": steps,
         "generations": len(generations),
-        "steps_missing": sorted(set(range(steps)) - set(done))[:10],
+        "steps_missing": sorted(missing - untold)[:10],
+        "steps_untold": len(untold),
         "steps_lost": lost,
         "steps_repeated": repeated,
         "samples_wrong": sorted(step for step, digest in done.items() if digest != expected[step])[:10],
