@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
-# All tests. Starts a throw-away S3 server for those that need one; where it cannot be started they are skipped and say so.
+# All tests. Starts a throw-away S3 server for those that need one; where it cannot be started they are skipped and say so, as are
+# those on real data where there is none.
 # Arguments go to `cargo test`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-export FOREBAY_TEST_DATA=${FOREBAY_TEST_DATA:-$PWD/../shared/data}
+if [ -z "${FOREBAY_TEST_DATA:-}" ] && [ -d ../shared/data ]; then
+  export FOREBAY_TEST_DATA=$PWD/../shared/data
+fi
 
 if [ -z "${FOREBAY_TEST_S3:-}" ]; then
   if exports=$(infra/s3/start.sh start); then
