@@ -69,6 +69,7 @@ mod tests {
     use tch::Kind;
 
     use super::*;
+    use crate::memory::tests::owner;
     use crate::over;
 
     /// What another library sees, by DLPack's header (version 1, which has not changed the unversioned layout).
@@ -88,23 +89,8 @@ mod tests {
         deleter: Option<unsafe extern "C" fn(*mut Self)>,
     }
 
-    struct Owner(Vec<u8>, Arc<AtomicBool>);
-
-    impl AsMut<[u8]> for Owner {
-        fn as_mut(&mut self) -> &mut [u8] {
-            &mut self.0
-        }
-    }
-
-    impl Drop for Owner {
-        fn drop(&mut self) {
-            self.1.store(true, Ordering::SeqCst);
-        }
-    }
-
     fn pixels() -> (Tensor, Arc<AtomicBool>, *const u8) {
-        let gone = Arc::new(AtomicBool::new(false));
-        let owner = Owner((0..24).collect(), Arc::clone(&gone));
+        let (owner, gone) = owner((0..24).collect());
         let place = owner.0.as_ptr();
         (over(owner, &[2, 3, 4], Kind::Uint8).expect("tensor"), gone, place)
     }

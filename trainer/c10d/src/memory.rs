@@ -153,13 +153,13 @@ impl Drop for Transfer {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
 
-    struct Owner(Vec<u8>, Arc<AtomicBool>);
+    pub(crate) struct Owner(pub(crate) Vec<u8>, Arc<AtomicBool>);
 
     impl AsMut<[u8]> for Owner {
         fn as_mut(&mut self) -> &mut [u8] {
@@ -173,7 +173,8 @@ mod tests {
         }
     }
 
-    fn owner(bytes: Vec<u8>) -> (Owner, Arc<AtomicBool>) {
+    /// An owner of bytes, and whether it was dropped.
+    pub(crate) fn owner(bytes: Vec<u8>) -> (Owner, Arc<AtomicBool>) {
         let gone = Arc::new(AtomicBool::new(false));
         (Owner(bytes, Arc::clone(&gone)), gone)
     }
